@@ -1,0 +1,1 @@
+"""Libraries: common to all services, generated from the protos, and for clients."""
