@@ -1,0 +1,1 @@
+"""What all services share: no business nouns, no service."""

@@ -1,0 +1,19 @@
+"""Ids: sortable by time, safe in URLs, headers and stream entries, and without dots, as Standard Webhooks asks."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+
+from ulid import ULID
+
+
+def new_id() -> str:
+    """Return a new ULID: 26 characters of Crockford's base 32, sorted by creation time."""
+    return str(ULID())
+
+
+def process_id(service: str) -> str:
+    """Return a name for this process that neither another process nor a restart has: service, host, pid, nonce."""
+    return f"{service}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -1,0 +1,99 @@
+"""A process's life: start on the fastest loop there is, run until told to stop, drain within a deadline.
+
+`run(main)` is all that a `__main__` needs. `main` gets an event that SIGTERM or SIGINT sets; it then hands back its
+work and returns. If it takes longer than the drain deadline, it is cancelled and the process exits with code 1: what
+it held is found again by lease expiry and the poll path. A second signal cancels at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from libs.common.logs import get_logger
+
+Main = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+
+EXIT_DRAIN_TIMED_OUT = 1
+
+log = get_logger(__name__)
+
+
+def run(main: Main, *, drain_seconds: float = 20.0) -> None:
+    """Run the process's main to its end, on uvloop where that exists. Exits with code 1 if draining had to be cut."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        drained = runner.run(run_until_stopped(main, drain_seconds=drain_seconds))
+    if not drained:
+        raise SystemExit(EXIT_DRAIN_TIMED_OUT)
+
+
+async def run_until_stopped(main: Main, *, drain_seconds: float) -> bool:
+    """Run `main` until it returns or has been told to stop; return False if it did not drain in time.
+
+    An exception of `main` is raised here.
+    """
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    task = loop.create_task(main(stopping), name="main")
+
+    def stop(name: str) -> None:
+        if stopping.is_set():
+            log.warning("process.stop_repeated", signal=name)
+            task.cancel()
+            return
+        log.info("process.stopping", signal=name, drain_seconds=drain_seconds)
+        stopping.set()
+
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, stop, number.name)
+    try:
+        return await _drained(task, stopping, drain_seconds)
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+async def _drained(task: asyncio.Task[None], stopping: asyncio.Event, drain_seconds: float) -> bool:
+    """Wait for the task; once stopping is set, only as long as draining may take."""
+    try:
+        await first_of(task, stopping.wait())
+        done, _ = await asyncio.wait({task}, timeout=drain_seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait({task})
+        raise
+    if not done:
+        log.error("process.drain_timed_out", drain_seconds=drain_seconds)
+        task.cancel()
+        await asyncio.wait({task})
+    if task.cancelled():
+        return False
+    task.result()
+    return bool(done)
+
+
+async def first_of(*awaitables: Awaitable[object]) -> None:
+    """Return when the first of them is done. Coroutines among them are cancelled then; tasks of the caller are not."""
+    tasks: list[asyncio.Future[object]] = [asyncio.ensure_future(item) for item in awaitables]
+    own = [task for task, item in zip(tasks, awaitables, strict=True) if task is not item]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in own:
+            task.cancel()
+        if own:
+            # A cancelled wait must have ended before the caller goes on, or it could swallow the next wake-up.
+            await asyncio.wait(own)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's factory; None, the standard loop, where uvloop does not exist."""
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415 - it cannot be imported on every platform
+
+    return uvloop.new_event_loop

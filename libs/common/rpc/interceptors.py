@@ -1,0 +1,167 @@
+"""The server's outermost layer: each call gets a request id, each failure a proper status, each end an observer.
+
+A PunctualError leaves as its status with details. Anything else is a defect: it leaves as INTERNAL with an id, and the
+traceback is logged under that id; its text never leaves, since it may hold another org's data. CancelledError passes.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+from grpc.aio import AbortError, ServerInterceptor, ServicerContext
+
+from libs.common.errors import InternalError, PunctualError
+from libs.common.ids import new_id
+from libs.common.logs import bound, get_logger
+from libs.common.rpc.errors import DETAILS_KEY, ERROR_ID, status_code, to_status
+
+REQUEST_ID_KEY = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+Translate = Callable[[Exception], PunctualError | None]
+Observe = Callable[[str, grpc.StatusCode, float], None]
+# Quoted: these are generic for the type checker only.
+Context: TypeAlias = "ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+log = get_logger(__name__)
+
+
+def _translate_nothing(_error: Exception) -> PunctualError | None:
+    return None
+
+
+def _observe_nothing(_method: str, _code: grpc.StatusCode, _seconds: float) -> None:
+    """Count nothing."""
+
+
+class ErrorInterceptor(ServerInterceptor):
+    """Wraps every handler of a server, unary or streaming.
+
+    `translate` turns errors of a library into ours (a lost database into UNAVAILABLE), or returns None. `observe` is
+    told each call's full method name, final code and duration in seconds.
+    """
+
+    def __init__(self, *, translate: Translate = _translate_nothing, observe: Observe = _observe_nothing) -> None:
+        self._translate = translate
+        self._observe = observe
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Return the handler with this layer around it; an unknown method has none."""
+        handler: Any = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        make, behavior = _parts(handler)
+        wrapped = self._streaming(method, behavior) if handler.response_streaming else self._unary(method, behavior)
+        result: Handler = make(wrapped, handler.request_deserializer, handler.response_serializer)
+        return result
+
+    def _unary(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        async def handle(request: Any, context: Context) -> Any:
+            async with _Call(self, method, context):
+                return await behavior(request, context)
+
+        return handle
+
+    def _streaming(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with _Call(self, method, context):
+                answers = behavior(request, context)
+                if not hasattr(answers, "__aiter__"):
+                    await answers  # such a handler writes to the context itself
+                    return
+                async for answer in answers:
+                    yield answer
+
+        return handle
+
+    def observe(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
+        """Tell the hook that a call ended."""
+        self._observe(method, code, seconds)
+
+    def known_error(self, error: Exception) -> PunctualError:
+        """Return the error to send; a defect is logged here, and leaves as nothing but an id."""
+        known = error if isinstance(error, PunctualError) else self._translate(error)
+        if known is not None and not isinstance(known, InternalError):
+            return known
+        error_id = new_id()
+        log.error("rpc.failed", error_id=error_id, exc_info=error)
+        reason = known.reason if known is not None else "INTERNAL"
+        return InternalError(reason, f"internal error {error_id}", metadata={ERROR_ID: error_id})
+
+
+class _Call:
+    """One call in progress: binds its request id to the log lines, and ends it with the right status."""
+
+    def __init__(self, layer: ErrorInterceptor, method: str, context: Context) -> None:
+        self._layer = layer
+        self._method = method
+        self._context = context
+        self._request_id = _request_id(context)
+        self._bound = bound(request_id=self._request_id, method=method)
+        self._began = time.perf_counter()
+
+    async def __aenter__(self) -> None:
+        self._bound.__enter__()
+        self._context.set_trailing_metadata(((REQUEST_ID_KEY, self._request_id),))
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        code = grpc.StatusCode.OK
+        try:
+            if isinstance(error, AbortError):
+                code = _code(self._context)  # a handler chose its own status; it passes as it is
+            elif isinstance(error, Exception):
+                known = self._layer.known_error(error)
+                code = status_code(known)
+                await self._abort(known)
+            elif error is not None:
+                code = grpc.StatusCode.CANCELLED
+        finally:
+            self._bound.__exit__(None, None, None)
+            self._layer.observe(self._method, code, time.perf_counter() - self._began)
+
+    async def _abort(self, error: PunctualError) -> None:
+        await self._context.abort(
+            status_code(error),
+            error.message,
+            trailing_metadata=(
+                (DETAILS_KEY, to_status(error).SerializeToString()),
+                (REQUEST_ID_KEY, self._request_id),
+            ),
+        )
+
+
+def _request_id(context: Context) -> str:
+    """Return the caller's id for this call if it has a harmless one, or a new one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return new_id()
+
+
+def _code(context: Context) -> grpc.StatusCode:
+    """Return the code that a handler aborted with; the context keeps it as a number."""
+    code: Any = context.code()
+    return next((known for known in grpc.StatusCode if code in (known, known.value[0])), grpc.StatusCode.UNKNOWN)
+
+
+def _parts(handler: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return what makes a handler of this kind, and the behavior inside this one."""
+    match (bool(handler.request_streaming), bool(handler.response_streaming)):
+        case (False, False):
+            return grpc.unary_unary_rpc_method_handler, handler.unary_unary
+        case (False, True):
+            return grpc.unary_stream_rpc_method_handler, handler.unary_stream
+        case (True, False):
+            return grpc.stream_unary_rpc_method_handler, handler.stream_unary
+        case _:
+            return grpc.stream_stream_rpc_method_handler, handler.stream_stream

@@ -1,0 +1,1 @@
+"""Redis Streams as a short, losable buffer: opening the connection, and the stream of due executions."""

@@ -1,0 +1,68 @@
+"""Opens a Redis client, whichever way Redis is set up; those who use it see commands only.
+
+Opening connects nothing. A command fails fast instead of being repeated inside the client: each caller has a loop that
+knows how long it may wait, and what to do meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from libs.common.streams.urls import RedisAddress, parse_redis_url
+
+RedisClient = Redis | RedisCluster
+
+CONNECT_TIMEOUT_SECONDS = 1.0
+# Above the longest blocking read, so that the read's own deadline decides.
+SOCKET_TIMEOUT_SECONDS = 5.0
+_HEALTH_CHECK_SECONDS = 15
+
+
+def open_redis(url: str, *, max_connections: int = 32) -> RedisClient:
+    """Return a client for the URL; close it with `aclose`.
+
+    Raises:
+        ValueError: the URL is not understood.
+    """
+    address = parse_redis_url(url)
+    if address.topology == "cluster":
+        return RedisCluster(
+            startup_nodes=[ClusterNode(host, port) for host, port in address.hosts],
+            max_connections=max_connections,
+            cluster_error_retry_attempts=1,
+            **_common(address),
+        )
+    options = {**_common(address), "db": address.db, "max_connections": max_connections}
+    if address.topology == "sentinel":
+        sentinel = Sentinel(address.hosts, sentinel_kwargs=_timeouts(), **options)  # type: ignore[no-untyped-call]
+        client: Redis = sentinel.master_for(address.service)
+        return client
+    host, port = address.hosts[0]
+    return Redis(host=host, port=port, **options)
+
+
+def _common(address: RedisAddress) -> dict[str, Any]:
+    return {
+        **_timeouts(),
+        "username": address.username,
+        "password": address.password,
+        "ssl": address.tls,
+        "health_check_interval": _HEALTH_CHECK_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+        # The shapes of answers differ between the protocol's versions; the older one exists on every server.
+        "protocol": 2,
+    }
+
+
+def _timeouts() -> dict[str, Any]:
+    return {
+        "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+        "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "socket_keepalive": True,
+    }
