@@ -1,0 +1,1 @@
+"""The scheduler: owns all stored state and serves the public and the internal API. Replicas are stateless."""

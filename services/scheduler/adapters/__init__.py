@@ -1,0 +1,1 @@
+"""The edges of the scheduler: MongoDB and gRPC."""

@@ -1,0 +1,102 @@
+"""How domain values are stored: plain BSON documents, every field written, so that a changed default in the code never
+changes what a stored job means. Spans are whole milliseconds, enums their values, wall-clock times ISO text, rules
+tagged by their kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, time, timedelta
+from typing import Any, TypeVar
+
+from cattrs import Converter
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from services.scheduler.domain.execution import Attempt, Execution, StoredResponse
+from services.scheduler.domain.job import JobDefinition
+from services.scheduler.domain.schedule import Cron, Daily, Monthly, OneTimeAt, OneTimeLocal, Rule, Schedule, Weekly
+
+Document = dict[str, Any]
+_T = TypeVar("_T")
+
+_MILLISECOND = timedelta(milliseconds=1)
+_RULES: Mapping[str, type[Any]] = {
+    "one_time_at": OneTimeAt,
+    "one_time_local": OneTimeLocal,
+    "daily": Daily,
+    "weekly": Weekly,
+    "monthly": Monthly,
+    "cron": Cron,
+}
+_KINDS = {rule: kind for kind, rule in _RULES.items()}
+
+
+class Codec:
+    """Turns domain values into documents and back. Make one for each store; it compiles its code on first use."""
+
+    def __init__(self) -> None:
+        self._converter = _converter()
+
+    def encode(self, value: object) -> Document:
+        """Return the document of a definition, an execution, an attempt or a response."""
+        document: Document = self._converter.unstructure(value)
+        return document
+
+    def decode(self, document: Mapping[str, Any], kind: type[_T]) -> _T:
+        """Return the value that a document holds; unknown fields are passed over, missing ones take their default."""
+        return self._converter.structure(document, kind)
+
+
+def _converter() -> Converter:
+    converter = Converter()
+    # BSON holds instants itself (aware, UTC, milliseconds); a OneTimeLocal's wall clock is no instant.
+    converter.register_unstructure_hook(datetime, lambda instant: instant)
+    converter.register_structure_hook(datetime, lambda instant, _: instant)
+    converter.register_unstructure_hook(timedelta, lambda span: span // _MILLISECOND)
+    converter.register_structure_hook(timedelta, lambda millis, _: timedelta(milliseconds=millis))
+    converter.register_unstructure_hook(time, lambda wall: wall.isoformat(timespec="minutes"))
+    converter.register_structure_hook(time, lambda text, _: time.fromisoformat(text))
+    converter.register_structure_hook(bytes, lambda data, _: bytes(data))
+    converter.register_unstructure_hook(OneTimeLocal, lambda rule: {"wall": rule.wall.isoformat()})
+    converter.register_structure_hook(
+        OneTimeLocal, lambda document, _: OneTimeLocal(datetime.fromisoformat(document["wall"]))
+    )
+    converter.register_structure_hook(Rule, lambda document, _: _decode_rule(converter, document))
+    converter.register_unstructure_hook(
+        Schedule,
+        make_dict_unstructure_fn(
+            Schedule, converter, rule=override(unstruct_hook=lambda rule: _encode_rule(converter, rule))
+        ),
+    )
+    # Executions are many: what holds its default is left out, for only the scheduler itself writes them.
+    for kind in (Attempt, StoredResponse):
+        converter.register_unstructure_hook(
+            kind, make_dict_unstructure_fn(kind, converter, _cattrs_omit_if_default=True)
+        )
+    converter.register_unstructure_hook(
+        Execution,
+        make_dict_unstructure_fn(
+            Execution,
+            converter,
+            _cattrs_omit_if_default=True,
+            execution_id=override(rename="_id"),
+            # Compare-and-set filters on these, so they are stored even while they hold their default.
+            state=override(omit_if_default=False),
+            fencing_token=override(omit_if_default=False),
+            attempt_number=override(omit_if_default=False),
+        ),
+    )
+    converter.register_structure_hook(
+        Execution, make_dict_structure_fn(Execution, converter, execution_id=override(rename="_id"))
+    )
+    converter.register_structure_hook(JobDefinition, make_dict_structure_fn(JobDefinition, converter))
+    return converter
+
+
+def _encode_rule(converter: Converter, rule: Rule) -> Document:
+    return {"kind": _KINDS[type(rule)], **converter.unstructure(rule)}
+
+
+def _decode_rule(converter: Converter, document: Mapping[str, Any]) -> Rule:
+    rule: Rule = converter.structure(document, _RULES[document["kind"]])
+    return rule

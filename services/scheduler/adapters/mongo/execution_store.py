@@ -1,0 +1,229 @@
+"""The executions in MongoDB: what callers read, and how records come to be. Leases are in `lease_writes`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from libs.common.errors import NotFoundError
+from services.scheduler.adapters.mongo.codec import Codec, Document
+from services.scheduler.adapters.mongo.documents import ExecutionDocument
+from services.scheduler.adapters.mongo.lease_writes import LeaseWrites
+from services.scheduler.domain.execution import Cause, Execution, ExecutionState, Phase
+from services.scheduler.usecases.acquire_due import POLL_GRACE
+from services.scheduler.usecases.caller import OrgScope
+from services.scheduler.usecases.ports import ExecutionFilter
+
+DUPLICATE_KEY = 11000
+
+_WITHOUT_ANSWER = {"response": 0}
+_WITHOUT_ANSWER_BYTES = {"response.body": 0, "response.head": 0}
+_LIVE = [ExecutionState.READY, ExecutionState.RUNNING]
+_RAN = sorted(
+    {state for state in ExecutionState if state.is_final} - {ExecutionState.SKIPPED, ExecutionState.CANCELLED}
+)
+
+
+class MongoExecutionStore(LeaseWrites):
+    """Implements `ExecutionStore`."""
+
+    def __init__(self, retention: timedelta) -> None:
+        super().__init__(Codec(), retention)
+
+    @property
+    def _executions(self) -> AsyncCollection[dict[str, Any]]:
+        return ExecutionDocument.get_pymongo_collection()
+
+    async def insert_new(self, executions: Sequence[Execution]) -> None:
+        """Store executions durably; one whose id exists stays as it is."""
+        try:
+            await self._executions.insert_many([self._codec.encode(e) for e in executions], ordered=False)
+        except BulkWriteError as error:
+            if any(failure["code"] != DUPLICATE_KEY for failure in error.details["writeErrors"]):
+                raise
+
+    async def get(self, scope: OrgScope, execution_id: str) -> Execution:
+        """Return an execution."""
+        document = await ExecutionDocument.find_one({"_id": execution_id, **_within(scope)})
+        if document is None:
+            raise NotFoundError("execution", execution_id)
+        return self._decode(document.model_dump(by_alias=True, exclude_unset=True))
+
+    async def find_page(
+        self, scope: OrgScope, where: ExecutionFilter, *, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Execution]:
+        """Return executions, latest fire first, that come after (fire time, id), without their answers' bytes."""
+        cursor = self._executions.find(
+            _list_filter(scope, where, after),
+            _WITHOUT_ANSWER_BYTES,
+            sort=[("fire_time", -1), ("_id", -1)],
+            limit=limit,
+        )
+        return [self._decode(document) async for document in cursor]
+
+    async def load(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
+        """Return the executions that exist, by id, of any org, without answers."""
+        query = {"_id": {"$in": list(execution_ids)}}
+        cursor = self._executions.find(query, _WITHOUT_ANSWER, batch_size=len(execution_ids) + 1)
+        return {document["_id"]: self._decode(document) async for document in cursor}
+
+    async def take_waiting(self, partitions: Collection[int], until: datetime, limit: int) -> Sequence[Execution]:
+        """Hand over executions whose wait ends by `until`."""
+        query: Document = {
+            "phase": Phase.WAITING,
+            "wake_time": {"$lte": until},
+            "partition": {"$in": list(partitions)},
+        }
+        found = [
+            self._decode(document)
+            async for document in self._executions.find(
+                query, _WITHOUT_ANSWER, sort=[("wake_time", 1)], limit=limit, hint="wake"
+            )
+        ]
+        if found:
+            # Two dispatchers may both get one here: a doubled stream entry, of which one is refused.
+            grace = POLL_GRACE // timedelta(milliseconds=1)
+            await self._executions.update_many(
+                {"_id": {"$in": [e.execution_id for e in found]}, "phase": Phase.WAITING, "wake_time": {"$lte": until}},
+                [
+                    {
+                        "$set": {
+                            "phase": Phase.DISPATCHED,
+                            "wake_time": {"$add": [{"$max": ["$wake_time", "$$NOW"]}, grace]},
+                        }
+                    }
+                ],
+            )
+        return found
+
+    async def find_overdue(self, now: datetime, limit: int) -> Sequence[Execution]:
+        """Return executions that no delivery reached in time, and those whose lease ran out, oldest first."""
+        awake = [Phase.DISPATCHED, Phase.LEASED, Phase.WAITING]
+        return await self._find_awake({"phase": {"$in": awake}, "wake_time": {"$lte": now}}, limit)
+
+    async def find_ready(self, until: datetime, limit: int) -> Sequence[Execution]:
+        """Return all executions that may begin by `until`, delivered or not, oldest first."""
+        # A delivered execution wakes the grace after its time at the latest, which bounds the index range.
+        return await self._find_awake(
+            {
+                "phase": {"$in": [Phase.DISPATCHED, Phase.WAITING]},
+                "wake_time": {"$lte": until + POLL_GRACE},
+                "available_time": {"$lte": until},
+            },
+            limit,
+        )
+
+    async def settled(self, execution_ids: Collection[str]) -> None:
+        """Note that what the end of these executions means for their jobs is done."""
+        await self._executions.update_many(
+            {"_id": {"$in": list(execution_ids)}, "phase": Phase.SETTLING}, {"$unset": {"phase": "", "wake_time": ""}}
+        )
+
+    async def find_unsettled(self, now: datetime, limit: int) -> Sequence[Execution]:
+        """Return final executions whose consequences may not be done."""
+        return await self._find_awake({"phase": Phase.SETTLING, "wake_time": {"$lte": now}}, limit)
+
+    async def find_live_jobs(self, job_ids: Collection[str]) -> frozenset[str]:
+        """Return which of the jobs have an execution that is not final."""
+        query = {"job_id": {"$in": list(job_ids)}, "state": {"$in": _LIVE}}
+        return frozenset([document["job_id"] async for document in self._executions.find(query, {"job_id": 1})])
+
+    async def withdraw(self, job_id: str, reason: str, now: datetime) -> None:
+        """Take back the READY, never begun, scheduled executions of a job that stops firing."""
+        waiting = {"job_id": job_id, "state": ExecutionState.READY, "attempt_number": 0, "cause": Cause.SCHEDULE}
+        await self._executions.delete_many({**waiting, "fire_time": {"$gt": now}})
+        await self._executions.update_many(
+            waiting,
+            {
+                "$set": {
+                    "state": ExecutionState.SKIPPED,
+                    "state_reason": reason,
+                    "end_time": now,
+                    "expire_time": now + self._retention,
+                },
+                "$unset": {"phase": "", "wake_time": "", "available_time": "", "queue_slot": ""},
+            },
+        )
+
+    async def queue_behind(self, execution: Execution, job_id: str, recheck_time: datetime) -> bool:
+        """Let an overlapping execution wait for the running one; False when another one waits already."""
+        try:
+            result = await self._executions.update_one(
+                {"_id": execution.execution_id, "state": ExecutionState.READY},
+                {
+                    "$set": {
+                        "queue_slot": job_id,
+                        "phase": Phase.WAITING,
+                        "wake_time": recheck_time,
+                        "available_time": recheck_time,
+                        "wait_reason": "OVERLAP",
+                    }
+                },
+            )
+        except DuplicateKeyError:
+            return False
+        return result.matched_count == 1
+
+    async def wake_queued(self, job_ids: Collection[str], now: datetime) -> bool:
+        """Let executions continue that wait for another of their job to end."""
+        result = await self._executions.update_many(
+            {"queue_slot": {"$in": list(job_ids)}, "phase": Phase.WAITING},
+            {"$set": {"wake_time": now, "available_time": now}},
+        )
+        return result.modified_count > 0
+
+    async def last_success_time(self, job_id: str) -> datetime | None:
+        """Return the fire time of the job's latest SUCCEEDED execution."""
+        document = await self._executions.find_one(
+            {"job_id": job_id, "state": ExecutionState.SUCCEEDED}, {"fire_time": 1}, sort=[("fire_time", -1)]
+        )
+        return document["fire_time"] if document else None
+
+    async def latest_states(self, job_id: str, limit: int) -> Sequence[ExecutionState]:
+        """Return the states of the job's latest final executions that ran, latest first."""
+        cursor = self._executions.find(
+            {"job_id": job_id, "state": {"$in": _RAN}}, {"state": 1}, sort=[("fire_time", -1)], limit=limit
+        )
+        return [ExecutionState(document["state"]) async for document in cursor]
+
+    async def _find_awake(self, query: Document, limit: int) -> list[Execution]:
+        cursor = self._executions.find(query, _WITHOUT_ANSWER, sort=[("wake_time", 1)], limit=limit, hint="wake")
+        return [self._decode(document) async for document in cursor]
+
+    def _decode(self, document: Mapping[str, Any]) -> Execution:
+        return self._codec.decode(document, Execution)
+
+
+def _within(scope: OrgScope) -> Document:
+    """Return the part of a filter that keeps a query inside the caller's scope."""
+    if scope.project_ids is None:
+        return {"org_id": scope.org_id}
+    return {"org_id": scope.org_id, "project_id": {"$in": sorted(scope.project_ids)}}
+
+
+def _list_filter(scope: OrgScope, where: ExecutionFilter, after: tuple[datetime, str] | None) -> Document:
+    clauses: list[Document] = [_within(scope)]
+    if where.job_id:
+        clauses.append({"job_id": where.job_id})
+    if where.project_id:
+        clauses.append({"project_id": where.project_id})
+    if where.states:
+        clauses.append({"state": {"$in": sorted(where.states)}})
+    if where.causes:
+        clauses.append({"cause": {"$in": sorted(where.causes)}})
+    if where.trace_id:
+        clauses.append({"trace_id": where.trace_id})
+    if where.fire_after:
+        clauses.append({"fire_time": {"$gte": where.fire_after}})
+    if where.fire_before:
+        clauses.append({"fire_time": {"$lt": where.fire_before}})
+    if after:
+        fire_time, execution_id = after
+        # The plain bound lets the index do the seek; the alternative sorts out the ties.
+        clauses.append({"fire_time": {"$lte": fire_time}})
+        clauses.append({"$or": [{"fire_time": {"$lt": fire_time}}, {"_id": {"$lt": execution_id}}]})
+    return {"$and": clauses}

@@ -1,0 +1,229 @@
+"""Leases in MongoDB: grants, renewals and ends of executions, each a compare-and-set, many in few bulk writes.
+
+The fencing token grows with each grant and is part of every filter, so a write of a stale holder matches nothing
+(promise P3). A batch is judged by its matched count: when all matched, all were applied; otherwise the batch is read
+back once to learn which. That read also answers for a batch that was applied before and is only repeated.
+
+The overlap slot is a unique index: at most one execution of a job can hold its job's id in `overlap_slot`. A grant of
+an exclusive execution takes it in the same single-document write, so overlap needs no lock and no repair.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo import UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import BulkWriteError
+
+from services.scheduler.adapters.mongo.codec import Codec, Document
+from services.scheduler.domain.begin import MAX_EARLY
+from services.scheduler.domain.execution import Attempt, ExecutionState, Phase
+from services.scheduler.usecases.ports import FinishWrite, GrantResult, GrantWrite, Lease, WaitWrite
+
+KEPT_ATTEMPTS = 40
+"""Attempts that an execution keeps; older ones are dropped."""
+
+SETTLE_GRACE = timedelta(seconds=5)
+"""How long the process that ended an execution may take to settle it before the settler does."""
+
+_DUPLICATE_KEY = 11000
+
+
+class LeaseWrites(abc.ABC):
+    """The lease half of the execution store."""
+
+    def __init__(self, codec: Codec, retention: timedelta) -> None:
+        self._codec = codec
+        self._retention = retention
+
+    @property
+    @abc.abstractmethod
+    def _executions(self) -> AsyncCollection[dict[str, Any]]: ...
+
+    async def grant(self, lease: Lease, grants: Sequence[GrantWrite]) -> GrantResult:
+        """Take READY (or lost) executions to RUNNING under new leases."""
+        alike: dict[tuple[int, int], list[str]] = defaultdict(list)
+        single: list[GrantWrite] = []
+        for grant in grants:
+            if grant.execution.exclusive or grant.lost_attempt is not None:
+                single.append(grant)
+            else:
+                alike[grant.execution.fencing_token, grant.job_revision].append(grant.execution.execution_id)
+        unsure: list[str] = []
+        granted: set[str] = set()
+        for (token, revision), ids in alike.items():
+            result = await self._executions.update_many(
+                {"_id": {"$in": ids}, **_ready_filter(token, lease.begin_time)},
+                _grant_update(lease, revision),
+            )
+            (granted.update if result.modified_count == len(ids) else unsure.extend)(ids)
+        overlapping = await self._grant_singly(lease, single, granted, unsure) if single else frozenset()
+        if unsure:
+            held = {"_id": {"$in": unsure}, "state": ExecutionState.RUNNING, "begin_request_id": lease.request_id}
+            granted.update([document["_id"] async for document in self._executions.find(held, {"_id": 1})])
+        return GrantResult(frozenset(granted), overlapping)
+
+    async def _grant_singly(
+        self, lease: Lease, grants: Sequence[GrantWrite], granted: set[str], unsure: list[str]
+    ) -> frozenset[str]:
+        """Grant those that need a write of their own; returns those that met a taken overlap slot."""
+        writes = [self._single_grant(lease, grant) for grant in grants]
+        ids = [grant.execution.execution_id for grant in grants]
+        try:
+            result = await self._executions.bulk_write(writes, ordered=False)
+        except BulkWriteError as error:
+            failures = error.details["writeErrors"]
+            if any(failure["code"] != _DUPLICATE_KEY for failure in failures):
+                raise
+            overlapping = frozenset(ids[failure["index"]] for failure in failures)
+            unsure.extend(execution_id for execution_id in ids if execution_id not in overlapping)
+            return overlapping
+        (granted.update if result.matched_count == len(ids) else unsure.extend)(ids)
+        return frozenset()
+
+    def _single_grant(self, lease: Lease, grant: GrantWrite) -> UpdateOne:
+        execution = grant.execution
+        update = _grant_update(lease, grant.job_revision)
+        if execution.exclusive:
+            update["$set"]["overlap_slot"] = execution.job_id
+        if grant.lost_attempt is None:
+            matching = _ready_filter(execution.fencing_token, lease.begin_time)
+        else:
+            matching = {
+                "state": ExecutionState.RUNNING,
+                "fencing_token": execution.fencing_token,
+                "wake_time": {"$lte": lease.begin_time},
+            }
+            update["$inc"]["loss_count"] = 1
+            update["$push"] = self._push(grant.lost_attempt)
+        return UpdateOne({"_id": execution.execution_id, **matching}, update)
+
+    async def finish(self, writes: Sequence[FinishWrite]) -> frozenset[str]:
+        """End executions; returns the ids that stand so now."""
+        return await self._apply(
+            [(write.execution_id, write.fencing_token, write.expected, self._finish_update(write)) for write in writes]
+        )
+
+    async def wait(self, writes: Sequence[WaitWrite]) -> frozenset[str]:
+        """Put executions back to READY; returns the ids for which it was applied, now or before."""
+        return await self._apply(
+            [
+                (write.execution_id, write.fencing_token, ExecutionState.RUNNING, self._wait_update(write))
+                for write in writes
+            ]
+        )
+
+    async def extend(self, executor_id: str, leases: Mapping[str, int], expire_time: datetime) -> Mapping[str, str]:
+        """Renew leases; returns those that still hold, with the reason of a wanted cancellation or ''."""
+        mine = {"_id": {"$in": list(leases)}, "state": ExecutionState.RUNNING, "executor_id": executor_id}
+        cursor = self._executions.find(mine, {"fencing_token": 1, "cancel_reason": 1})
+        held = {
+            document["_id"]: document.get("cancel_reason", "")
+            async for document in cursor
+            if leases[document["_id"]] == document["fencing_token"]
+        }
+        by_token: dict[int, list[str]] = defaultdict(list)
+        for execution_id in held:
+            by_token[leases[execution_id]].append(execution_id)
+        for token, ids in by_token.items():
+            await self._executions.update_many(
+                {"_id": {"$in": ids}, "state": ExecutionState.RUNNING, "fencing_token": token},
+                {"$set": {"wake_time": expire_time}},
+            )
+        return held
+
+    async def _apply(self, writes: Sequence[tuple[str, int, ExecutionState, Document]]) -> frozenset[str]:
+        """Apply updates, each where state and token are the expected ones; returns the ids that stand so now."""
+        updates = [
+            UpdateOne({"_id": execution_id, "state": expected, "fencing_token": token}, update)
+            for execution_id, token, expected, update in writes
+        ]
+        result = await self._executions.bulk_write(updates, ordered=False)
+        ids = [execution_id for execution_id, *_ in writes]
+        if result.matched_count == len(ids):
+            return frozenset(ids)
+        tokens = {execution_id: token for execution_id, token, *_ in writes}
+        cursor = self._executions.find(
+            {"_id": {"$in": ids}, "reported_token": {"$exists": True}}, {"reported_token": 1}
+        )
+        return frozenset([d["_id"] async for d in cursor if d["reported_token"] == tokens[d["_id"]]])
+
+    def _finish_update(self, write: FinishWrite) -> Document:
+        fields: Document = {
+            "state": write.state,
+            "state_reason": write.reason,
+            "end_time": write.end_time,
+            "expire_time": write.end_time + self._retention,
+            "reported_token": write.fencing_token,
+        }
+        unset = ["available_time", "wait_reason", "overlap_slot", "queue_slot", "begin_request_id"]
+        if write.settle:
+            fields["phase"] = Phase.SETTLING
+            fields["wake_time"] = write.end_time + SETTLE_GRACE
+        else:
+            unset += ["phase", "wake_time"]
+        update: Document = {"$set": fields, "$unset": dict.fromkeys(unset, "")}
+        self._add_result(update, write)
+        return update
+
+    def _wait_update(self, write: WaitWrite) -> Document:
+        update: Document = {
+            "$set": {
+                "state": ExecutionState.READY,
+                "phase": Phase.WAITING,
+                "wake_time": write.available_time,
+                "available_time": write.available_time,
+                "wait_reason": write.reason,
+                "reported_token": write.fencing_token,
+            },
+            "$unset": {"begin_request_id": ""},
+        }
+        if write.attempt is None:
+            # The attempt number was taken by the grant; what was not tried gives it back.
+            update["$inc"] = {"attempt_number": -1, "deferral_count": 0 if write.released else 1}
+        self._add_result(update, write)
+        return update
+
+    def _add_result(self, update: Document, write: FinishWrite | WaitWrite) -> None:
+        if write.attempt is not None:
+            update["$push"] = self._push(write.attempt)
+            if write.attempt.start_time is not None:
+                # The first attempt's start stays: the lag is measured from it.
+                update["$min"] = {"start_time": write.attempt.start_time}
+        if write.response is not None:
+            update["$set"]["response"] = self._codec.encode(write.response)
+        if write.trace_id:
+            update["$set"]["trace_id"] = write.trace_id
+
+    def _push(self, attempt: Attempt) -> Document:
+        return {"attempts": {"$each": [self._codec.encode(attempt)], "$slice": -KEPT_ATTEMPTS}}
+
+
+def _ready_filter(token: int, now: datetime) -> Document:
+    return {
+        "state": ExecutionState.READY,
+        "fencing_token": token,
+        "available_time": {"$lte": now + MAX_EARLY},
+    }
+
+
+def _grant_update(lease: Lease, job_revision: int) -> Document:
+    return {
+        "$set": {
+            "state": ExecutionState.RUNNING,
+            "phase": Phase.LEASED,
+            "wake_time": lease.expire_time,
+            "executor_id": lease.executor_id,
+            "begin_request_id": lease.request_id,
+            "begin_time": lease.begin_time,
+            "delivery_path": lease.path,
+            "job_revision": job_revision,
+        },
+        "$unset": {"queue_slot": "", "wait_reason": ""},
+        "$inc": {"fencing_token": 1, "attempt_number": 1},
+    }

@@ -1,0 +1,1 @@
+"""The gRPC services and the mapping between messages and domain values."""

@@ -1,0 +1,149 @@
+"""AttemptService: the internal API for executors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sized
+from datetime import timedelta
+
+from punctual.internal.v1 import attempt_service_pb2 as pb
+from punctual.internal.v1 import attempt_service_pb2_grpc
+
+from libs.common.clock import Clock
+from libs.common.errors import InvalidArgumentError, UnimplementedError
+from services.scheduler.adapters.rpc.attempt_mapping import from_grant, from_refusal, to_report
+from services.scheduler.adapters.rpc.authentication import Context
+from services.scheduler.adapters.rpc.times import to_duration, to_timestamp
+from services.scheduler.domain.request_body import BodyValues, render_body
+from services.scheduler.usecases.begin_attempts import BeginAttempts, BeginBatch, GrantedAttempt
+from services.scheduler.usecases.extend_leases import ExtendLeases, LeaseVerdict
+from services.scheduler.usecases.report_attempts import ReportAttempts
+
+MAX_BATCH = 1000
+"""Executions that one call may name."""
+
+_VERDICTS = {
+    LeaseVerdict.EXTENDED: pb.LeaseExtension.VERDICT_EXTENDED,
+    LeaseVerdict.LOST: pb.LeaseExtension.VERDICT_LOST,
+    LeaseVerdict.CANCEL: pb.LeaseExtension.VERDICT_CANCEL,
+}
+
+
+class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
+    """Maps messages to the lease use cases."""
+
+    def __init__(
+        self, begin: BeginAttempts, extend: ExtendLeases, report: ReportAttempts, clock: Clock, lease: timedelta
+    ) -> None:
+        self._begin = begin
+        self._extend = extend
+        self._report = report
+        self._clock = clock
+        self._lease = to_duration(lease)
+
+    async def BeginAttempts(self, request: pb.BeginAttemptsRequest, context: Context) -> pb.AttemptBatch:
+        """Grant delivered executions."""
+        _check_batch(request.execution_ids, "execution_ids")
+        batch = await self._begin.begin(
+            _known(request.executor_id, "executor_id"),
+            _known(request.request_id, "request_id"),
+            list(dict.fromkeys(request.execution_ids)),
+        )
+        return self._to_message(batch, refusals=True)
+
+    async def PollReady(self, request: pb.PollReadyRequest, context: Context) -> pb.AttemptBatch:
+        """Grant executions that no delivery reached."""
+        if not 1 <= request.max_attempts <= MAX_BATCH:
+            raise InvalidArgumentError.of("max_attempts", "OUT_OF_RANGE", f"is not within 1 to {MAX_BATCH}")
+        executor_id = _known(request.executor_id, "executor_id")
+        request_id = _known(request.request_id, "request_id")
+        match request.mode:
+            case pb.PollReadyRequest.MODE_OVERDUE:
+                batch = await self._begin.poll_overdue(executor_id, request_id, request.max_attempts)
+            case pb.PollReadyRequest.MODE_ALL:
+                batch = await self._begin.poll_all(executor_id, request_id, request.max_attempts)
+            case _:
+                raise InvalidArgumentError.of("mode", "REQUIRED", "MODE_OVERDUE or MODE_ALL is required")
+        return self._to_message(batch, refusals=False)
+
+    async def ExtendLeases(self, request: pb.ExtendLeasesRequest, context: Context) -> pb.ExtendLeasesResponse:
+        """Renew leases."""
+        _check_batch(request.leases, "leases")
+        leases = {lease.execution_id: lease.fencing_token for lease in request.leases}
+        verdicts = await self._extend(_known(request.executor_id, "executor_id"), leases)
+        return pb.ExtendLeasesResponse(
+            extensions=[
+                pb.LeaseExtension(lease=lease, verdict=_VERDICTS[verdicts[lease.execution_id]])
+                for lease in request.leases
+            ],
+            server_time=to_timestamp(self._clock.now()),
+            lease=self._lease,
+        )
+
+    async def ReportAttempts(self, request: pb.ReportAttemptsRequest, context: Context) -> pb.ReportAttemptsResponse:
+        """Apply outcomes."""
+        _check_batch(request.reports, "reports")
+        accepted = await self._report([to_report(report) for report in request.reports])
+        return pb.ReportAttemptsResponse(
+            results=[
+                pb.ReportResult(
+                    lease=report.lease,
+                    verdict=(
+                        pb.ReportResult.VERDICT_ACCEPTED
+                        if (report.lease.execution_id, report.lease.fencing_token) in accepted
+                        else pb.ReportResult.VERDICT_STALE
+                    ),
+                )
+                for report in request.reports
+            ],
+            server_time=to_timestamp(self._clock.now()),
+        )
+
+    async def UploadResponse(
+        self, request_iterator: AsyncIterator[pb.UploadResponseRequest], context: Context
+    ) -> pb.UploadResponseResponse:
+        """Store a large answer."""
+        raise UnimplementedError("METHOD_NOT_IMPLEMENTED", "UploadResponse is not there yet")
+
+    async def ReportTargetHosts(
+        self, request: pb.ReportTargetHostsRequest, context: Context
+    ) -> pb.ReportTargetHostsResponse:
+        """Take note of what executors know of target hosts."""
+        raise UnimplementedError("METHOD_NOT_IMPLEMENTED", "ReportTargetHosts is not there yet")
+
+    def _to_message(self, batch: BeginBatch, *, refusals: bool) -> pb.AttemptBatch:
+        return pb.AttemptBatch(
+            grants=[from_grant(granted, _body(granted)) for granted in batch.granted],
+            refusals=(
+                [from_refusal(execution_id, refusal) for execution_id, refusal in batch.refused.items()]
+                if refusals
+                else []
+            ),
+            server_time=to_timestamp(self._clock.now()),
+            lease=self._lease,
+            more=batch.more,
+        )
+
+
+def _body(granted: GrantedAttempt) -> bytes:
+    definition = granted.job.definition
+    return render_body(
+        definition.target,
+        BodyValues(
+            job_id=granted.job.job_id,
+            execution_id=granted.execution.execution_id,
+            attempt=granted.attempt_number,
+            fire_time=granted.execution.fire_time,
+            time_zone=definition.schedule.time_zone,
+        ),
+    )
+
+
+def _known(value: str, field: str) -> str:
+    if not value:
+        raise InvalidArgumentError.of(field, "REQUIRED", "is required")
+    return value
+
+
+def _check_batch(items: Sized, field: str) -> None:
+    if not 1 <= len(items) <= MAX_BATCH:
+        raise InvalidArgumentError.of(field, "OUT_OF_RANGE", f"{len(items)} items are not within 1 to {MAX_BATCH}")

@@ -1,0 +1,68 @@
+"""Opaque page tokens: the sort key of the last item, with a digest of the list's other arguments.
+
+A token that comes back with other arguments would continue a list that never was; it is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import Protocol
+
+from google.protobuf.message import Message
+
+from libs.common.errors import InvalidArgumentError
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
+
+
+class PagedRequest(Protocol):
+    """The part that all list requests share."""
+
+    page_size: int
+    page_token: str
+
+
+def page_size_of(request: PagedRequest, default: int = DEFAULT_PAGE_SIZE) -> int:
+    """Return how many items a page has.
+
+    Raises:
+        InvalidArgumentError: a negative size.
+    """
+    if request.page_size < 0:
+        raise InvalidArgumentError.of("page_size", "OUT_OF_RANGE", "must not be negative")
+    return min(request.page_size or default, MAX_PAGE_SIZE)
+
+
+def encode_page_token(key: list[str | int], request: Message) -> str:
+    """Return the token that continues after a sort key."""
+    return base64.urlsafe_b64encode(json.dumps([_digest(request), *key]).encode()).decode()
+
+
+def decode_page_token(request: Message) -> list[str | int]:
+    """Return the sort key of a request's token; empty without one.
+
+    Raises:
+        InvalidArgumentError: a token that is not ours, or that belongs to other arguments.
+    """
+    token: str = request.page_token  # type: ignore[attr-defined] # every list request has one
+    if not token:
+        return []
+    try:
+        digest, *key = json.loads(base64.urlsafe_b64decode(token.encode()))
+    except (ValueError, TypeError) as error:
+        raise InvalidArgumentError.of("page_token", "INVALID_PAGE_TOKEN", "is not a token of this service") from error
+    if digest != _digest(request):
+        raise InvalidArgumentError.of("page_token", "INVALID_PAGE_TOKEN", "belongs to other arguments")
+    return list(key)
+
+
+def _digest(request: Message) -> str:
+    """Return what tells the arguments of two lists apart; the size of a page may change between pages."""
+    arguments = type(request)()
+    arguments.CopyFrom(request)
+    arguments.ClearField("page_token")
+    arguments.ClearField("page_size")
+    return hashlib.sha256(arguments.SerializeToString(deterministic=True)).hexdigest()[:16]

@@ -1,0 +1,61 @@
+"""Between protobuf's well-known time types and aware UTC datetimes and spans."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from libs.common.errors import InvalidArgumentError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_timestamp(instant: datetime) -> Timestamp:
+    """Return the message for an instant."""
+    span = instant - _EPOCH
+    return Timestamp(seconds=span.days * 86_400 + span.seconds, nanos=span.microseconds * 1000)
+
+
+def to_optional_timestamp(instant: datetime | None) -> Timestamp | None:
+    """Return the message for an instant, or None for none."""
+    return None if instant is None else to_timestamp(instant)
+
+
+def to_duration(span: timedelta) -> Duration:
+    """Return the message for a span."""
+    message = Duration()
+    message.FromTimedelta(span)
+    return message
+
+
+def to_instant(message: Timestamp, field: str) -> datetime:
+    """Return the instant of a message, cut to milliseconds.
+
+    Raises:
+        InvalidArgumentError: INVALID_TIMESTAMP, for what lies outside the years 1 to 9999.
+    """
+    try:
+        instant = _EPOCH + timedelta(seconds=message.seconds, milliseconds=message.nanos // 1_000_000)
+    except OverflowError as error:
+        raise _bad_timestamp(field) from error
+    if not 0 <= message.nanos < 1_000_000_000:
+        raise _bad_timestamp(field)
+    return instant
+
+
+def to_span(message: Duration, field: str) -> timedelta:
+    """Return the span of a message.
+
+    Raises:
+        InvalidArgumentError: INVALID_DURATION, for what no timedelta can hold.
+    """
+    try:
+        return message.ToTimedelta()
+    except (OverflowError, ValueError) as error:
+        raise InvalidArgumentError.of(field, "INVALID_DURATION", "is not a valid duration") from error
+
+
+def _bad_timestamp(field: str) -> InvalidArgumentError:
+    return InvalidArgumentError.of(field, "INVALID_TIMESTAMP", "is not an instant between the years 1 and 9999")

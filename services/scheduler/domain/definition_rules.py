@@ -1,0 +1,163 @@
+"""What a job's definition may hold: every limit of the API in one place, every violation in one report.
+
+Paths are those of the Job message, relative to the job; the caller puts `job` before them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+
+from libs.common.errors import FieldViolation, InvalidArgumentError
+from services.scheduler.domain.job import Body, CallbackPolicy, JobDefinition, ResponsePolicy, Target
+from services.scheduler.domain.request_body import check_template
+from services.scheduler.domain.request_headers import check_headers
+from services.scheduler.domain.schedule import check_schedule
+from services.scheduler.domain.target_url import split_target_url
+
+MAX_PROMPT = 10_000
+MAX_TEMPLATE_BYTES = 64 * 1024
+_PROJECT = re.compile(r"[a-z0-9_-]{1,64}")
+_LABEL_KEY = re.compile(r"[a-z0-9_.-]{1,63}")
+
+
+def check_definition(definition: JobDefinition, now: datetime) -> None:
+    """Raise InvalidArgumentError with every violation of a definition whose schedule counts from now."""
+    violations = [
+        *_check_names(definition),
+        *_check_labels(definition.labels),
+        *_check_schedule(definition, now),
+        *_check_target(definition.target),
+        *_check_policies(definition),
+        *_check_response(definition.response),
+        *_check_callback(definition.callback),
+    ]
+    if violations:
+        raise InvalidArgumentError(violations)
+
+
+def _check_names(definition: JobDefinition) -> Iterator[FieldViolation]:
+    yield from _length("name", definition.name, 1, 200)
+    yield from _length("description", definition.description, 0, 2000)
+    if not _PROJECT.fullmatch(definition.project_id):
+        yield FieldViolation("project_id", "INVALID_PROJECT_ID", "must be 1 to 64 characters of a-z, 0-9, - and _")
+
+
+def _check_labels(labels: Mapping[str, str]) -> Iterator[FieldViolation]:
+    if len(labels) > 32:
+        yield FieldViolation("labels", "TOO_MANY_LABELS", f"{len(labels)} labels, at most 32 are allowed")
+    for key, value in labels.items():
+        if not _LABEL_KEY.fullmatch(key):
+            yield FieldViolation(
+                "labels", "INVALID_LABEL_KEY", f"key {key[:80]!r} must be 1 to 63 characters of a-z, 0-9, -, _ and ."
+            )
+        if len(value) > 63 or not value.isprintable():
+            yield FieldViolation(
+                "labels", "INVALID_LABEL_VALUE", f"the value of {key[:80]!r} must be at most 63 printable characters"
+            )
+
+
+def _check_schedule(definition: JobDefinition, now: datetime) -> Iterator[FieldViolation]:
+    try:
+        check_schedule(definition.schedule, now)
+    except InvalidArgumentError as error:
+        yield from error.under("schedule").violations
+
+
+def _check_target(target: Target) -> Iterator[FieldViolation]:
+    yield from _check_url(target.url, "target.url")
+    yield from check_headers(target.headers, "target.headers")
+    yield from _length("target.prompt", target.prompt, 1, MAX_PROMPT)
+    yield from _between("target.max_redirects", target.max_redirects, 0, 5)
+    if target.body is not None:
+        yield from _check_body(target.body)
+
+
+def _check_body(body: Body) -> Iterator[FieldViolation]:
+    if body.preset is None:
+        if len(body.template.encode()) > MAX_TEMPLATE_BYTES:
+            yield FieldViolation("target.body.template", "TOO_LONG", f"exceeds {MAX_TEMPLATE_BYTES} bytes")
+            return
+        try:
+            check_template(body.template)
+        except InvalidArgumentError as error:
+            yield from error.under("target.body").violations
+        return
+    yield from _length("target.body.model", body.model, 1, 200)
+    needs_limit = body.preset.value == "ANTHROPIC_MESSAGES"
+    yield from _between("target.body.max_tokens", body.max_tokens, 1 if needs_limit else 0, 1_000_000)
+
+
+def _check_policies(definition: JobDefinition) -> Iterator[FieldViolation]:
+    retry, timeout, catch_up = definition.retry, definition.timeout, definition.catch_up
+    second, minute, hour, day = (timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours", "days"))
+    yield from _between("retry_policy.max_attempts", retry.max_attempts, 1, 20)
+    yield from _span("retry_policy.initial_backoff", retry.initial_backoff, second / 10, hour)
+    yield from _span("retry_policy.max_backoff", retry.max_backoff, retry.initial_backoff, day)
+    yield from _span("retry_policy.max_age", retry.max_age, second, 7 * day)
+    yield from _span("timeout_policy.total", timeout.total, second, 60 * minute)
+    yield from _span("timeout_policy.connect", timeout.connect, second / 10, timeout.total)
+    if timeout.first_byte is not None:
+        yield from _span("timeout_policy.first_byte", timeout.first_byte, second / 10, timeout.total)
+    yield from _span("catch_up_policy.window", catch_up.window, minute, 30 * day)
+    yield from _between("catch_up_policy.max_fires", catch_up.max_fires, 1, 1000)
+    rate = definition.rate_limit.max_requests_per_minute
+    yield from _between("rate_limit_policy.max_requests_per_minute", rate, 1, 60_000)
+    yield from _between("max_consecutive_failures", definition.max_consecutive_failures, 1, 1000)
+
+
+def _check_response(policy: ResponsePolicy) -> Iterator[FieldViolation]:
+    for code in policy.success_codes:
+        yield from _between("response_policy.success_codes", code, 200, 599)
+    yield from _between("response_policy.max_size_bytes", policy.max_size_bytes, 1000, 50_000_000)
+    if len(policy.checks) > 16:
+        yield FieldViolation("response_policy.checks", "TOO_MANY_CHECKS", "at most 16 checks are allowed")
+    for index, check in enumerate(policy.checks):
+        path = f"response_policy.checks[{index}]"
+        if check.json_path_exists:
+            yield from _length(f"{path}.json_path_exists", check.json_path_exists, 1, 500)
+        elif check.json_path_equals:
+            yield from _length(f"{path}.json_path_equals.path", check.json_path_equals, 1, 500)
+            try:
+                json.loads(check.json_value)
+            except ValueError:
+                yield FieldViolation(f"{path}.json_path_equals.json_value", "INVALID_JSON", "is not JSON")
+        elif check.min_size_bytes < 1:
+            yield FieldViolation(path, "INVALID_CHECK", "must set json_path_exists, json_path_equals or min_size_bytes")
+
+
+def _check_callback(policy: CallbackPolicy) -> Iterator[FieldViolation]:
+    if policy.url:
+        yield from _check_url(policy.url, "callback_policy.url")
+
+
+def _check_url(url: str, field: str) -> Iterator[FieldViolation]:
+    try:
+        split_target_url(url, field)
+    except InvalidArgumentError as error:
+        yield from error.violations
+
+
+def _length(field: str, text: str, least: int, most: int) -> Iterator[FieldViolation]:
+    if len(text) < least:
+        yield FieldViolation(field, "REQUIRED", "is required")
+    elif len(text) > most:
+        yield FieldViolation(field, "TOO_LONG", f"has {len(text)} characters, at most {most} are allowed")
+    elif "\x00" in text:
+        yield FieldViolation(field, "INVALID_TEXT", "holds a NUL character")
+
+
+def _between(field: str, value: int, least: int, most: int) -> Iterator[FieldViolation]:
+    if not least <= value <= most:
+        yield FieldViolation(field, "OUT_OF_RANGE", f"{value} is not within {least} to {most}")
+
+
+def _span(field: str, value: timedelta, least: timedelta, most: timedelta) -> Iterator[FieldViolation]:
+    if not least <= value <= most:
+        yield FieldViolation(
+            field,
+            "OUT_OF_RANGE",
+            f"{value.total_seconds():g}s is not within {least.total_seconds():g}s to {most.total_seconds():g}s",
+        )

@@ -1,0 +1,214 @@
+"""What an execution is: one carrying-out of a job, and the only record that a fire was decided.
+
+    READY ──► RUNNING ──► SUCCEEDED | FAILED | TIMED_OUT | RATE_LIMITED | UNKNOWN | CANCELLED
+      ▲          │
+      └──────────┘  retry (the attempt number grows) or deferral (it does not)
+    READY ──► SKIPPED(reason) | CANCELLED
+
+A final state never changes. The id of a scheduled execution is made of job id and fire time, so that materializing a
+fire twice is one insert that fails: the database decides (promise P1).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from libs.common.instants import to_epoch_millis
+
+
+class ExecutionState(enum.StrEnum):
+    """Where an execution stands."""
+
+    READY = "READY"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    TIMED_OUT = "TIMED_OUT"
+    RATE_LIMITED = "RATE_LIMITED"
+    UNKNOWN = "UNKNOWN"
+    CANCELLED = "CANCELLED"
+    SKIPPED = "SKIPPED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can change it any more."""
+        return self not in {ExecutionState.READY, ExecutionState.RUNNING}
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it counts towards the failed executions in a row."""
+        return self in FAILURES
+
+
+FAILURES = frozenset(
+    {ExecutionState.FAILED, ExecutionState.TIMED_OUT, ExecutionState.RATE_LIMITED, ExecutionState.UNKNOWN}
+)
+
+
+class Cause(enum.StrEnum):
+    """Why an execution exists. An automatic retry is an attempt, not a cause."""
+
+    SCHEDULE = "SCHEDULE"
+    MANUAL = "MANUAL"
+    RETRY_REQUEST = "RETRY_REQUEST"
+    BACKFILL = "BACKFILL"
+
+
+class Phase(enum.StrEnum):
+    """Who acts next on an execution that is not final, when its `wake_time` comes.
+
+    WAITING: the tick hands it to a dispatcher (retry, deferral). DISPATCHED: a dispatcher has it, and the poll path
+    takes over when no executor began it by then. LEASED: the poll path takes over, for the lease ran out. SETTLING: the
+    execution is final, and the settler repeats what its end means for the job, for a process died in between.
+    """
+
+    WAITING = "WAITING"
+    DISPATCHED = "DISPATCHED"
+    LEASED = "LEASED"
+    SETTLING = "SETTLING"
+
+
+class Outcome(enum.StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    TIMED_OUT = "TIMED_OUT"
+    RATE_LIMITED = "RATE_LIMITED"
+    CANCELLED = "CANCELLED"
+    LOST = "LOST"
+    UNKNOWN = "UNKNOWN"
+    CHECK_FAILED = "CHECK_FAILED"
+
+
+class DeliveryPath(enum.StrEnum):
+    """How an execution came to an executor."""
+
+    STREAM = "STREAM"
+    POLL = "POLL"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitObservation:
+    """What an answer told of the target's rate limit; -1 and None where it told nothing."""
+
+    family: str
+    remaining_requests: int = -1
+    remaining_tokens: int = -1
+    reset_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One ended try of an execution."""
+
+    number: int
+    outcome: Outcome
+    begin_time: datetime
+    end_time: datetime
+    executor_id: str
+    fencing_token: int
+    decision: str
+    start_time: datetime | None = None
+    status_code: int = 0
+    error_reason: str = ""
+    error_message: str = ""
+    rate_limit: RateLimitObservation | None = None
+    redirect_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHeader:
+    """One header of an answer, secrets already masked."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """An answer as it is kept: inline in `body` (compressed as `encoding` says), or in the blob store under `blob_id`.
+
+    `head` holds the first bytes of a blob, uncompressed, so that a read shows something without fetching it.
+    """
+
+    status_code: int
+    headers: tuple[ResponseHeader, ...] = ()
+    content_type: str = ""
+    body: bytes = b""
+    encoding: str = ""
+    stored_size_bytes: int = 0
+    total_size_bytes: int = -1
+    truncated: bool = False
+    sha256: bytes = b""
+    blob_id: str = ""
+    head: bytes = b""
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A stored execution. Lease fields mean something while RUNNING only; `fencing_token` only grows."""
+
+    execution_id: str
+    job_id: str
+    org_id: str
+    project_id: str
+    partition: int
+    cause: Cause
+    fire_time: datetime
+    due_time: datetime
+    create_time: datetime
+    job_revision: int
+    schedule_revision: int
+    exclusive: bool = False
+    """Whether it takes part in the job's overlap policy."""
+    state: ExecutionState = ExecutionState.READY
+    state_reason: str = ""
+    phase: Phase | None = Phase.DISPATCHED
+    wake_time: datetime | None = None
+    """When somebody has to look at it (see `Phase`)."""
+    available_time: datetime | None = None
+    """While READY: from here it may begin; the due time, or the end of a wait."""
+    wait_reason: str = ""
+    attempt_number: int = 0
+    """Attempts that count so far, the present one included."""
+    deferral_count: int = 0
+    loss_count: int = 0
+    """Leases that ran out; bounded, so that a poison execution ends."""
+    fencing_token: int = 0
+    executor_id: str = ""
+    begin_request_id: str = ""
+    begin_time: datetime | None = None
+    reported_token: int = 0
+    """The fencing token of the last applied report, to know a repetition of it."""
+    cancel_reason: str = ""
+    """Set by a caller's cancellation of a running execution; its executor hears of it at the next lease renewal."""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    expire_time: datetime | None = None
+    attempts: Sequence[Attempt] = ()
+    response: StoredResponse | None = None
+    retried_execution_id: str = ""
+    request_key: str = ""
+    delivery_path: DeliveryPath | None = None
+    trace_id: str = ""
+    trace_parent: str = ""
+
+
+def scheduled_execution_id(job_id: str, fire_time: datetime) -> str:
+    """Return the id of the execution of a job's fire: the same for whoever materializes it, however often."""
+    return f"{job_id}-{to_epoch_millis(fire_time)}"
+
+
+def requested_execution_id(job_id: str, unique: str) -> str:
+    """Return the id of an execution that a caller asked for; `unique` is a new id or a hash of the caller's key."""
+    return f"{job_id}-m{unique}"
+
+
+def job_id_of(execution_id: str) -> str:
+    """Return the job's id inside an execution's id."""
+    return execution_id.partition("-")[0]

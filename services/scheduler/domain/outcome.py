@@ -1,0 +1,203 @@
+"""Decides what follows from a reported attempt: the one function behind retries, deferrals and final states.
+
+| what the executor saw | outcome | RETRY jobs | FAIL jobs |
+|---|---|---|---|
+| success status, checks hold | SUCCEEDED | end SUCCEEDED | same |
+| success status, a check fails | CHECK_FAILED | retry, then end FAILED | same |
+| 408, 425, 5xx; 409 where asked | FAILED | retry, then end FAILED | same |
+| 429 | RATE_LIMITED | retry, then end RATE_LIMITED | same |
+| 410, or the stop header | FAILED | end FAILED and pause the job | same |
+| other statuses, 3xx included | FAILED | end FAILED | same |
+| not sent: DNS, connect, TLS | FAILED | retry, then end FAILED | same |
+| not sent: blocked address, bad request | FAILED | end FAILED | same |
+| no connection in time | TIMED_OUT | retry, then end TIMED_OUT | same |
+| sent, out of time | TIMED_OUT | retry, then end TIMED_OUT | end UNKNOWN |
+| sent, no whole answer | UNKNOWN | retry, then end UNKNOWN | end UNKNOWN |
+| cancelled | CANCELLED | end CANCELLED | same |
+| handed back unsent | - | READY again at once, no attempt used | same |
+| put back by a limit or circuit | - | READY at the given time, no attempt used | same |
+
+A retry waits `initial_backoff`, doubling up to `max_backoff`, with up to 20 % of jitter on top; a Retry-After of the
+target may ask for more, up to `MAX_RETRY_AFTER`. It is not begun when it would start later than `max_age` after the due
+time, or when the attempts are used up.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from services.scheduler.domain.execution import (
+    ExecutionState,
+    Outcome,
+    RateLimitObservation,
+    StoredResponse,
+)
+from services.scheduler.domain.job import JobDefinition, OnUnknownOutcome, RetryPolicy
+
+MAX_RETRY_AFTER = timedelta(days=1)
+"""The longest wait that a target's Retry-After can ask for; longer ones are cut to it."""
+
+BACKOFF_JITTER = 0.2
+"""The largest part of the backoff that is added to it by chance, so that failures do not return in step."""
+
+UNRETRYABLE_UNSENT = frozenset({"BLOCKED_ADDRESS", "INVALID_REQUEST", "INVALID_URL"})
+"""Reasons of unsent requests that no repetition mends."""
+
+
+class Result(enum.StrEnum):
+    """How far an attempt came, as its executor saw it."""
+
+    ANSWERED = "ANSWERED"
+    NOT_SENT = "NOT_SENT"
+    NO_ANSWER = "NO_ANSWER"
+    TIMED_OUT = "TIMED_OUT"
+    CONNECT_TIMED_OUT = "CONNECT_TIMED_OUT"
+    CANCELLED = "CANCELLED"
+    RELEASED = "RELEASED"
+    DEFERRED = "DEFERRED"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptReport:
+    """What came of one attempt under one lease."""
+
+    execution_id: str
+    fencing_token: int
+    result: Result
+    end_time: datetime
+    start_time: datetime | None = None
+    error_reason: str = ""
+    error_message: str = ""
+    response: StoredResponse | None = None
+    defer_time: datetime | None = None
+    defer_reason: str = ""
+    retry_after: timedelta | None = None
+    rate_limit: RateLimitObservation | None = None
+    redirect_count: int = 0
+    stop_requested: bool = False
+    trace_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The execution ends in this state."""
+
+    outcome: Outcome
+    state: ExecutionState
+    reason: str = ""
+    pause_job: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The execution waits and then begins its next attempt."""
+
+    outcome: Outcome
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """The execution waits, and the attempt does not count."""
+
+    at: datetime
+    reason: str
+
+
+Decision = Finish | Retry | Defer
+
+
+def decide_outcome(
+    report: AttemptReport,
+    definition: JobDefinition,
+    *,
+    attempt_number: int,
+    due_time: datetime,
+    now: datetime,
+    chance: float,
+) -> Decision:
+    """Decide what follows from a report; `chance` in [0, 1) makes the jitter."""
+    if report.result is Result.RELEASED:
+        return Defer(now, "RELEASED")
+    if report.result is Result.DEFERRED:
+        return Defer(max(report.defer_time or now, now), report.defer_reason or "DEFERRED")
+    if report.result is Result.CANCELLED:
+        return Finish(Outcome.CANCELLED, ExecutionState.CANCELLED, "CANCELLED")
+    outcome, retryable = _classify(report, definition)
+    if outcome is Outcome.SUCCEEDED:
+        return Finish(outcome, ExecutionState.SUCCEEDED)
+    state = _state_after(outcome)
+    reason = _reason(report)
+    if report.stop_requested:
+        return Finish(outcome, state, "TARGET_ASKED_TO_STOP", pause_job=True)
+    sent_unanswered = report.result in {Result.NO_ANSWER, Result.TIMED_OUT}
+    if sent_unanswered and definition.on_unknown_outcome is OnUnknownOutcome.FAIL:
+        return Finish(Outcome.UNKNOWN, ExecutionState.UNKNOWN, reason)
+    if not retryable:
+        return Finish(outcome, state, reason)
+    if attempt_number >= definition.retry.max_attempts:
+        return Finish(outcome, state, "MAX_ATTEMPTS")
+    at = now + retry_delay(definition.retry, attempt_number, report.retry_after, chance)
+    if at - due_time > definition.retry.max_age:
+        return Finish(outcome, state, "MAX_AGE")
+    return Retry(outcome, at)
+
+
+def retry_delay(policy: RetryPolicy, attempt_number: int, retry_after: timedelta | None, chance: float) -> timedelta:
+    """Return the wait after the given attempt: the backoff with its jitter, or what the target asked for, if longer."""
+    doublings: int = 2 ** min(attempt_number - 1, 30)
+    backoff = min(policy.initial_backoff * doublings, policy.max_backoff) * (1 + BACKOFF_JITTER * chance)
+    if retry_after is None:
+        return backoff
+    return max(backoff, min(retry_after, MAX_RETRY_AFTER))
+
+
+def _classify(report: AttemptReport, definition: JobDefinition) -> tuple[Outcome, bool]:
+    """Return the attempt's outcome and whether a further attempt may mend it."""
+    match report.result:
+        case Result.NOT_SENT:
+            return Outcome.FAILED, report.error_reason not in UNRETRYABLE_UNSENT
+        case Result.NO_ANSWER:
+            return Outcome.UNKNOWN, True
+        case Result.TIMED_OUT | Result.CONNECT_TIMED_OUT:
+            return Outcome.TIMED_OUT, True
+    status = report.response.status_code if report.response else 0
+    if is_success_status(status, definition.response.success_codes):
+        if report.error_reason == "CHECK_FAILED":
+            return Outcome.CHECK_FAILED, True
+        return Outcome.SUCCEEDED, False
+    if status == 429:
+        return Outcome.RATE_LIMITED, True
+    retryable = status in {408, 425} or status >= 500 or (status == 409 and definition.retry.retry_conflict)
+    return Outcome.FAILED, retryable
+
+
+def is_success_status(status: int, success_codes: tuple[int, ...]) -> bool:
+    """Whether an answer's status is a success for the job."""
+    return status in success_codes if success_codes else 200 <= status <= 299
+
+
+def _state_after(outcome: Outcome) -> ExecutionState:
+    match outcome:
+        case Outcome.TIMED_OUT:
+            return ExecutionState.TIMED_OUT
+        case Outcome.RATE_LIMITED:
+            return ExecutionState.RATE_LIMITED
+        case Outcome.UNKNOWN:
+            return ExecutionState.UNKNOWN
+        case _:
+            return ExecutionState.FAILED
+
+
+def _reason(report: AttemptReport) -> str:
+    if report.error_reason:
+        return report.error_reason
+    match report.result:
+        case Result.ANSWERED:
+            return "HTTP_STATUS"
+        case Result.TIMED_OUT | Result.CONNECT_TIMED_OUT:
+            return "TIMED_OUT"
+        case _:
+            return report.result.value

@@ -1,0 +1,73 @@
+"""The rules for a job's request headers: grammar, sizes, names that are ours, and names whose values are secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from libs.common.errors import FieldViolation
+from services.scheduler.domain.job import Header
+
+MAX_HEADERS = 64
+MAX_HEADERS_BYTES = 32 * 1024
+
+# RFC 9110: a token; a value of visible characters, spaces and tabs. CR, LF and NUL would smuggle further headers.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+RESERVED = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "expect",
+        "host",
+        "idempotency-key",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "traceparent",
+        "tracestate",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Names that Punctual or the HTTP protocol sets; so are those that begin with `punctual-`, `webhook-` or `proxy-`."""
+
+_RESERVED_PREFIXES = ("punctual-", "webhook-", "proxy-")
+
+_ALWAYS_SENSITIVE = frozenset(
+    {"authorization", "cookie", "x-api-key", "api-key", "x-auth-token", "x-goog-api-key", "x-amz-security-token"}
+)
+_SENSITIVE_PARTS = ("secret", "token", "password", "apikey", "api-key", "authorization", "credential")
+
+
+def with_sensitivity(header: Header) -> Header:
+    """Return the header marked sensitive where its name says so, whatever the caller said."""
+    name = header.name.lower()
+    sensitive = header.sensitive or name in _ALWAYS_SENSITIVE or any(part in name for part in _SENSITIVE_PARTS)
+    return replace(header, sensitive=sensitive)
+
+
+def check_headers(headers: Sequence[Header], field: str) -> Iterator[FieldViolation]:
+    """Yield what is wrong with a job's headers."""
+    if len(headers) > MAX_HEADERS:
+        yield FieldViolation(field, "TOO_MANY_HEADERS", f"{len(headers)} headers, at most {MAX_HEADERS} are allowed")
+        return
+    if sum(len(header.name) + len(header.value) for header in headers) > MAX_HEADERS_BYTES:
+        yield FieldViolation(field, "HEADERS_TOO_LARGE", f"names and values exceed {MAX_HEADERS_BYTES} bytes")
+    for index, header in enumerate(headers):
+        path = f"{field}[{index}]"
+        name = header.name.lower()
+        if not _TOKEN.fullmatch(header.name):
+            yield FieldViolation(f"{path}.name", "INVALID_HEADER_NAME", "is not an RFC 9110 token")
+        elif name in RESERVED or name.startswith(_RESERVED_PREFIXES):
+            yield FieldViolation(f"{path}.name", "RESERVED_HEADER", f"{header.name} is set by Punctual itself")
+        if not _VALUE.fullmatch(header.value):
+            yield FieldViolation(
+                f"{path}.value", "INVALID_HEADER_VALUE", "holds CR, LF, NUL or another control character"
+            )

@@ -1,0 +1,200 @@
+"""Grants attempts: of executions that the stream delivered, and of those that no delivery reached (the poll path).
+
+A grant takes the execution to RUNNING under a lease with a new fencing token, by compare-and-set; whoever comes second
+is refused. Both ways share all but the question which executions are meant, so redelivery has no rules of its own.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from libs.common.clock import Clock
+from libs.common.crash_points import crash_point
+from services.scheduler.domain.begin import End, Grant, Refuse, Skip, decide_begin
+from services.scheduler.domain.execution import Attempt, DeliveryPath, Execution, ExecutionState, Outcome
+from services.scheduler.domain.job import Job, OverlapPolicy
+from services.scheduler.usecases.ports import ExecutionStore, FinishWrite, GrantWrite, JobStore, Lease
+from services.scheduler.usecases.settle import SettleFinished
+
+QUEUE_RECHECK = timedelta(seconds=30)
+"""When an execution that waits for another one is looked at anyway, should the wake-up be lost with its process."""
+
+LEAD = timedelta(milliseconds=250)
+"""How long before its time the poll path hands out an execution; the executor waits for the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedAttempt:
+    """An execution under its new lease, with the job that says what to do."""
+
+    execution: Execution
+    job: Job
+    attempt_number: int
+    fencing_token: int
+
+
+@dataclass(slots=True)
+class BeginBatch:
+    """What came of a batch: grants, and refusals by execution id."""
+
+    granted: list[GrantedAttempt] = field(default_factory=list)
+    refused: dict[str, Refuse] = field(default_factory=dict)
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BeginAttempts:
+    """Serves the executors' begin and poll calls."""
+
+    jobs: JobStore
+    executions: ExecutionStore
+    settle: SettleFinished
+    clock: Clock
+    lease: timedelta
+
+    async def begin(self, executor_id: str, request_id: str, execution_ids: Collection[str]) -> BeginBatch:
+        """Grant delivered executions; a repetition under the same request id returns the same grants."""
+        found = await self.executions.load(execution_ids)
+        batch = await self._grant(executor_id, request_id, found.values(), DeliveryPath.STREAM)
+        for execution_id in execution_ids:
+            if execution_id not in found:
+                batch.refused[execution_id] = Refuse("NOT_FOUND")
+        return batch
+
+    async def poll_overdue(self, executor_id: str, request_id: str, limit: int) -> BeginBatch:
+        """Grant executions that no delivery reached within the grace, and those whose lease ran out."""
+        return await self._poll(
+            executor_id, request_id, limit, await self.executions.find_overdue(self.clock.now(), 2 * limit)
+        )
+
+    async def poll_all(self, executor_id: str, request_id: str, limit: int) -> BeginBatch:
+        """Grant all that is due within the lead, delivered or not: the delivery while Redis is away."""
+        until = self.clock.now() + LEAD
+        return await self._poll(executor_id, request_id, limit, await self.executions.find_ready(until, 2 * limit))
+
+    async def _poll(self, executor_id: str, request_id: str, limit: int, found: Sequence[Execution]) -> BeginBatch:
+        # Executors that poll at one moment find the same executions; a random half lets most of them win something.
+        chosen = found if len(found) <= limit else random.sample(found, limit)
+        batch = await self._grant(executor_id, request_id, chosen, DeliveryPath.POLL)
+        batch.more = len(found) > limit
+        return batch
+
+    async def _grant(
+        self, executor_id: str, request_id: str, found: Collection[Execution], path: DeliveryPath
+    ) -> BeginBatch:
+        batch = BeginBatch()
+        if not found:
+            return batch
+        now = self.clock.now()
+        jobs = await self.jobs.load({execution.job_id for execution in found})
+        writes: list[GrantWrite] = []
+        ends: list[FinishWrite] = []
+        for execution in found:
+            job = jobs.get(execution.job_id)
+            if job is not None and _is_repetition(execution, request_id):
+                batch.granted.append(GrantedAttempt(execution, job, execution.attempt_number, execution.fencing_token))
+                continue
+            match decide_begin(execution, job, now):
+                case Grant(lost_lease) if job is not None:
+                    lost = _lost_attempt(execution, now, "RETRY") if lost_lease else None
+                    writes.append(GrantWrite(execution, job.revision, lost))
+                case Skip(reason):
+                    ends.append(_skip(execution, reason, now))
+                    batch.refused[execution.execution_id] = Refuse("SKIPPED")
+                case End(state, reason):
+                    ends.append(_end_lost(execution, state, reason, now))
+                    batch.refused[execution.execution_id] = Refuse("FINAL")
+                case Refuse() as refusal:
+                    batch.refused[execution.execution_id] = refusal
+        await self._end(ends, jobs)
+        if writes:
+            lease = Lease(request_id, executor_id, now, now + self.lease, path)
+            await self._write_grants(lease, writes, jobs, batch)
+        return batch
+
+    async def _write_grants(
+        self, lease: Lease, writes: Sequence[GrantWrite], jobs: Mapping[str, Job], batch: BeginBatch
+    ) -> None:
+        result = await self.executions.grant(lease, writes)
+        # If we die here, the grants are leases that nobody knows of; the executor repeats the call under the same
+        # request id and gets them, or the leases run out and the poll path grants anew.
+        crash_point("scheduler.granted")
+        for write in writes:
+            execution = write.execution
+            if execution.execution_id in result.granted:
+                batch.granted.append(
+                    GrantedAttempt(
+                        execution,
+                        jobs[execution.job_id],
+                        execution.attempt_number + 1,
+                        execution.fencing_token + 1,
+                    )
+                )
+            elif execution.execution_id in result.overlapping:
+                batch.refused[execution.execution_id] = await self._decide_overlap(
+                    execution, jobs[execution.job_id], lease.begin_time
+                )
+            else:
+                batch.refused[execution.execution_id] = Refuse("LEASED")
+
+    async def _decide_overlap(self, execution: Execution, job: Job, now: datetime) -> Refuse:
+        """Decide a fire that met a running execution of its job: at its due time, not by the lead before it."""
+        if execution.due_time > now:
+            return Refuse("OVERLAP_UNDECIDED", execution.due_time)
+        if job.definition.overlap is OverlapPolicy.QUEUE_ONE and await self.executions.queue_behind(
+            execution, job.job_id, now + QUEUE_RECHECK
+        ):
+            return Refuse("QUEUED")
+        await self._end([_skip(execution, "OVERLAP", now)], {job.job_id: job})
+        return Refuse("SKIPPED")
+
+    async def _end(self, ends: Sequence[FinishWrite], jobs: Mapping[str, Job]) -> None:
+        if ends:
+            finished = await self.executions.finish(ends)
+            await self.settle([write for write in ends if write.execution_id in finished], jobs)
+
+
+def _is_repetition(execution: Execution, request_id: str) -> bool:
+    return execution.state is ExecutionState.RUNNING and execution.begin_request_id == request_id
+
+
+def _skip(execution: Execution, reason: str, now: datetime) -> FinishWrite:
+    return FinishWrite(
+        execution_id=execution.execution_id,
+        fencing_token=execution.fencing_token,
+        expected=ExecutionState.READY,
+        state=ExecutionState.SKIPPED if execution.attempt_number == 0 else ExecutionState.CANCELLED,
+        reason=reason,
+        end_time=now,
+        settle=False,
+    )
+
+
+def _end_lost(execution: Execution, state: ExecutionState, reason: str, now: datetime) -> FinishWrite:
+    return FinishWrite(
+        execution_id=execution.execution_id,
+        fencing_token=execution.fencing_token,
+        expected=ExecutionState.RUNNING,
+        state=state,
+        reason=reason,
+        end_time=now,
+        settle=True,
+        attempt=_lost_attempt(execution, now, reason),
+    )
+
+
+def _lost_attempt(execution: Execution, now: datetime, decision: str) -> Attempt:
+    return Attempt(
+        number=execution.attempt_number,
+        outcome=Outcome.LOST,
+        begin_time=execution.begin_time or execution.due_time,
+        end_time=now,
+        executor_id=execution.executor_id,
+        fencing_token=execution.fencing_token,
+        decision=decision,
+        error_reason="EXECUTOR_LOST",
+        error_message="the executor died or lost its lease; whether the request was sent is not known",
+    )

@@ -1,0 +1,316 @@
+"""The ports of the scheduler's use cases: what they need of the database, of time and of each other.
+
+Every write of an existing record is a compare-and-set, judged by what it matched. Methods for callers take an
+`OrgScope` and cannot see beyond it; methods for the dispatch path take ids from the internal port and see all orgs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from services.scheduler.domain.execution import (
+    Attempt,
+    Cause,
+    DeliveryPath,
+    Execution,
+    ExecutionState,
+    StoredResponse,
+)
+from services.scheduler.domain.job import Job, JobState
+from services.scheduler.domain.partitions import PartitionTable
+from services.scheduler.domain.planning import FireCursor
+from services.scheduler.usecases.caller import OrgScope
+
+
+@dataclass(frozen=True, slots=True)
+class DueJob:
+    """The part of a job that the tick needs, read without its target."""
+
+    cursor: FireCursor
+    org_id: str
+    project_id: str
+    partition: int
+    revision: int
+    schedule_revision: int
+    exclusive: bool
+    trace_parent: str
+
+
+@dataclass(frozen=True, slots=True)
+class CursorMove:
+    """Moves a job's cursor from an expected fire to the next one; loses against a change of the schedule."""
+
+    job_id: str
+    schedule_revision: int
+    expected: datetime
+    next_fire_time: datetime | None
+    next_due_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs a list shows; what is empty or None does not restrict."""
+
+    project_id: str = ""
+    states: frozenset[JobState] = frozenset()
+    labels: Mapping[str, str] | None = None
+    name_prefix: str = ""
+    target_host: str = ""
+    next_fire_after: datetime | None = None
+    next_fire_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFilter:
+    """Which executions a list shows; what is empty or None does not restrict."""
+
+    job_id: str = ""
+    project_id: str = ""
+    states: frozenset[ExecutionState] = frozenset()
+    causes: frozenset[Cause] = frozenset()
+    fire_after: datetime | None = None
+    fire_before: datetime | None = None
+    trace_id: str = ""
+
+
+class JobStore(Protocol):
+    """The jobs. One writer: the scheduler."""
+
+    async def insert(self, job: Job) -> None:
+        """Store a new job durably.
+
+        Raises:
+            AlreadyExistsError: another job of the org has the same idempotency key.
+        """
+        ...
+
+    async def get(self, scope: OrgScope, job_id: str) -> Job:
+        """Return a job, also a deleted one.
+
+        Raises:
+            NotFoundError: no such job within the scope.
+        """
+        ...
+
+    async def find_by_idempotency_key(self, scope: OrgScope, key: str) -> Job | None:
+        """Return the org's job that was created under a key."""
+        ...
+
+    async def find_page(self, scope: OrgScope, where: JobFilter, *, after: str, limit: int) -> Sequence[Job]:
+        """Return jobs, newest first, that come after the job id `after` (empty: from the start)."""
+        ...
+
+    async def replace(self, scope: OrgScope, job: Job, *, expected: Job) -> bool:
+        """Store a changed job; False, and nothing written, when revision, state or cursor is not the expected one."""
+        ...
+
+    async def load(self, job_ids: Collection[str]) -> Mapping[str, Job]:
+        """Return the jobs that exist, by id, of any org."""
+        ...
+
+    async def find_due(self, partitions: Collection[int], until: datetime, limit: int) -> Sequence[DueJob]:
+        """Return ACTIVE jobs of the partitions that are due by `until`, oldest first, orgs taking turns."""
+        ...
+
+    async def advance(self, moves: Sequence[CursorMove]) -> None:
+        """Move cursors, each by compare-and-set; one that moved already, or whose schedule changed, stays as it is."""
+        ...
+
+    async def complete(self, job_ids: Collection[str], now: datetime) -> None:
+        """Make those jobs COMPLETED that are ACTIVE and have no further fire."""
+        ...
+
+    async def reset_failures(self, job_ids: Collection[str]) -> None:
+        """Set the failed executions in a row to none."""
+        ...
+
+    async def count_failure(self, job_id: str, execution_id: str) -> int:
+        """Count a failed execution once, however often it is said, and return the failures in a row."""
+        ...
+
+    async def stop(self, job_id: str, state: JobState, reason: str, note: str, now: datetime) -> bool:
+        """Take an ACTIVE job to PAUSED or FAILED on the scheduler's own decision; False when it was not ACTIVE."""
+        ...
+
+    async def find_orphaned(self, before: datetime, limit: int) -> Sequence[str]:
+        """Return ACTIVE jobs without a further fire that were last touched before an instant."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The common part of a batch of grants."""
+
+    request_id: str
+    executor_id: str
+    begin_time: datetime
+    expire_time: datetime
+    path: DeliveryPath
+
+
+@dataclass(frozen=True, slots=True)
+class GrantWrite:
+    """Grants one execution as it was read; a lost lease goes on record."""
+
+    execution: Execution
+    job_revision: int
+    lost_attempt: Attempt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GrantResult:
+    """Which grants were written, and which met another execution of their job in the overlap slot."""
+
+    granted: frozenset[str]
+    overlapping: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishWrite:
+    """Ends an execution: reported under a lease (`fencing_token`), or READY and never to run (token as read)."""
+
+    execution_id: str
+    fencing_token: int
+    expected: ExecutionState
+    state: ExecutionState
+    reason: str
+    end_time: datetime
+    settle: bool
+    attempt: Attempt | None = None
+    response: StoredResponse | None = None
+    trace_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitWrite:
+    """Puts a RUNNING execution back to READY until an instant: a retry when it carries an attempt, else a deferral."""
+
+    execution_id: str
+    fencing_token: int
+    available_time: datetime
+    reason: str = ""
+    attempt: Attempt | None = None
+    response: StoredResponse | None = None
+    trace_id: str = ""
+    released: bool = False
+    """Handed back by a draining executor: neither a retry nor a deferral in the books."""
+
+
+class ExecutionStore(Protocol):
+    """The executions. One writer: the scheduler."""
+
+    async def insert_new(self, executions: Sequence[Execution]) -> None:
+        """Store executions durably; one whose id exists stays as it is."""
+        ...
+
+    async def get(self, scope: OrgScope, execution_id: str) -> Execution:
+        """Return an execution.
+
+        Raises:
+            NotFoundError: no such execution within the scope.
+        """
+        ...
+
+    async def find_page(
+        self, scope: OrgScope, where: ExecutionFilter, *, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Execution]:
+        """Return executions, latest fire first, that come after (fire time, id), without their answers' bytes."""
+        ...
+
+    async def load(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
+        """Return the executions that exist, by id, of any org, without answers."""
+        ...
+
+    async def take_waiting(self, partitions: Collection[int], until: datetime, limit: int) -> Sequence[Execution]:
+        """Hand over executions whose wait ends by `until`: their poll time moves to the grace after that end."""
+        ...
+
+    async def find_overdue(self, now: datetime, limit: int) -> Sequence[Execution]:
+        """Return executions that no delivery reached in time, and those whose lease ran out, oldest first."""
+        ...
+
+    async def find_ready(self, until: datetime, limit: int) -> Sequence[Execution]:
+        """Return all executions that may begin by `until`, delivered or not, oldest first."""
+        ...
+
+    async def grant(self, lease: Lease, grants: Sequence[GrantWrite]) -> GrantResult:
+        """Take READY (or lost) executions to RUNNING under new leases, each by compare-and-set on its fencing token."""
+        ...
+
+    async def queue_behind(self, execution: Execution, job_id: str, recheck_time: datetime) -> bool:
+        """Let an overlapping execution wait for the running one; False when another one waits already."""
+        ...
+
+    async def wake_queued(self, job_ids: Collection[str], now: datetime) -> bool:
+        """Let executions continue that wait for another of their job to end; whether there were any."""
+        ...
+
+    async def finish(self, writes: Sequence[FinishWrite]) -> frozenset[str]:
+        """End executions, each by compare-and-set on state and fencing token; returns the ids that stand so now.
+
+        A repetition of an applied write is among them.
+        """
+        ...
+
+    async def wait(self, writes: Sequence[WaitWrite]) -> frozenset[str]:
+        """Put executions back to READY, each by compare-and-set on its fencing token; returns as `finish` does."""
+        ...
+
+    async def extend(self, executor_id: str, leases: Mapping[str, int], expire_time: datetime) -> Mapping[str, str]:
+        """Renew leases (id to token); returns those that still hold, with the reason of a wanted cancellation or ''."""
+        ...
+
+    async def settled(self, execution_ids: Collection[str]) -> None:
+        """Note that what the end of these executions means for their jobs is done."""
+        ...
+
+    async def find_unsettled(self, now: datetime, limit: int) -> Sequence[Execution]:
+        """Return final executions whose consequences may not be done, for a process died in between."""
+        ...
+
+    async def find_live_jobs(self, job_ids: Collection[str]) -> frozenset[str]:
+        """Return which of the jobs have an execution that is not final."""
+        ...
+
+    async def withdraw(self, job_id: str, reason: str, now: datetime) -> None:
+        """Take back the READY, never begun, scheduled executions of a job that stops firing.
+
+        What fired by `now` ends SKIPPED with the reason; what was materialized ahead of its fire is removed, for the
+        job will not be active when that fire comes, or its new schedule decides.
+        """
+        ...
+
+    async def last_success_time(self, job_id: str) -> datetime | None:
+        """Return the fire time of the job's latest SUCCEEDED execution."""
+        ...
+
+    async def latest_states(self, job_id: str, limit: int) -> Sequence[ExecutionState]:
+        """Return the states of the job's latest final, not skipped or cancelled executions, latest first."""
+        ...
+
+
+class PartitionStore(Protocol):
+    """The one record of who looks after which partition."""
+
+    async def read(self) -> PartitionTable:
+        """Return the table; an empty one before the first write."""
+        ...
+
+    async def write(self, table: PartitionTable, expected_version: int) -> bool:
+        """Store the table; False when somebody else wrote since it was read."""
+        ...
+
+
+class DueNudge(Protocol):
+    """Wakes the acquire calls that wait at this replica."""
+
+    def notify(self, due_time: datetime) -> None:
+        """Say that something is due at an instant."""
+        ...
+
+    async def wait(self, until: datetime, timeout: float) -> None:
+        """Wait until something due by `until` is notified, at most `timeout` seconds."""
+        ...

@@ -1,0 +1,144 @@
+"""Applies what executors report: decides retry, deferral or end of each, and writes a batch with few bulk writes.
+
+A report counts under the execution's present lease only (promise P3), and a repetition of one that counted is told so,
+so an executor may repeat a batch until it hears. Only then does it acknowledge its stream entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from libs.common.clock import Clock
+from libs.common.crash_points import crash_point
+from services.scheduler.domain.execution import Attempt, Execution, ExecutionState, Outcome
+from services.scheduler.domain.job import Job
+from services.scheduler.domain.outcome import AttemptReport, Decision, Defer, Finish, Result, Retry, decide_outcome
+from services.scheduler.usecases.ports import DueNudge, ExecutionStore, FinishWrite, JobStore, WaitWrite
+from services.scheduler.usecases.settle import SettleFinished
+
+MAX_ERROR_MESSAGE = 1000
+"""Characters of an attempt's error message that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportAttempts:
+    """Serves the executors' reports."""
+
+    jobs: JobStore
+    executions: ExecutionStore
+    settle: SettleFinished
+    nudge: DueNudge
+    clock: Clock
+    chance: Callable[[], float]
+    """Makes the jitter of retries: a number in [0, 1)."""
+
+    async def __call__(self, reports: Sequence[AttemptReport]) -> frozenset[tuple[str, int]]:
+        """Apply reports; returns (execution id, fencing token) of those that counted, now or by an earlier copy."""
+        executions = await self.executions.load({report.execution_id for report in reports})
+        jobs = await self.jobs.load({execution.job_id for execution in executions.values()})
+        finishes: list[FinishWrite] = []
+        waits: list[WaitWrite] = []
+        for report in reports:
+            execution = executions.get(report.execution_id)
+            if execution is None or not _holds_lease(execution, report):
+                continue
+            write = self._write(report, execution, jobs.get(execution.job_id))
+            if isinstance(write, FinishWrite):
+                finishes.append(write)
+            else:
+                waits.append(write)
+        accepted = await self._apply(finishes, waits, jobs)
+        return frozenset(
+            (report.execution_id, report.fencing_token) for report in reports if report.execution_id in accepted
+        )
+
+    def _write(self, report: AttemptReport, execution: Execution, job: Job | None) -> FinishWrite | WaitWrite:
+        match self._decide(report, execution, job):
+            case Finish() as decision:
+                return _finish(report, execution, decision)
+            case Retry(outcome, at):
+                attempt = _attempt(report, execution, outcome, "RETRY")
+                return WaitWrite(
+                    report.execution_id, report.fencing_token, at, "", attempt, report.response, report.trace_id
+                )
+            case Defer(at, reason):
+                return WaitWrite(
+                    report.execution_id,
+                    report.fencing_token,
+                    at,
+                    reason,
+                    trace_id=report.trace_id,
+                    released=report.result is Result.RELEASED,
+                )
+
+    def _decide(self, report: AttemptReport, execution: Execution, job: Job | None) -> Decision:
+        if job is None:
+            return Finish(Outcome.UNKNOWN, ExecutionState.UNKNOWN, "JOB_DELETED")
+        decision = decide_outcome(
+            report,
+            job.definition,
+            # A lost attempt grows the number that the target sees, and spares the budget of retries.
+            attempt_number=execution.attempt_number - execution.loss_count,
+            due_time=execution.due_time,
+            now=self.clock.now(),
+            chance=self.chance(),
+        )
+        if execution.cancel_reason and not isinstance(decision, Finish):
+            return Finish(Outcome.CANCELLED, ExecutionState.CANCELLED, execution.cancel_reason)
+        return decision
+
+    async def _apply(
+        self,
+        finishes: Sequence[FinishWrite],
+        waits: Sequence[WaitWrite],
+        jobs: Mapping[str, Job],
+    ) -> frozenset[str]:
+        finished = await self.executions.finish(finishes) if finishes else frozenset()
+        # If we die here, successes left their jobs as they were (the sweep completes one-time jobs), and failures are
+        # SETTLING: the settler does the rest. A repeated report settles once more, which counts nothing twice.
+        crash_point("scheduler.reported")
+        waiting = await self.executions.wait(waits) if waits else frozenset()
+        await self.settle([write for write in finishes if write.execution_id in finished], jobs)
+        if waiting:
+            self.nudge.notify(min(write.available_time for write in waits))
+        return finished | waiting
+
+
+def _holds_lease(execution: Execution, report: AttemptReport) -> bool:
+    """Whether the report may count; `finish` and `wait` decide it, this only spares them the hopeless ones."""
+    return report.fencing_token in {execution.fencing_token, execution.reported_token}
+
+
+def _finish(report: AttemptReport, execution: Execution, decision: Finish) -> FinishWrite:
+    reason = execution.cancel_reason if decision.state is ExecutionState.CANCELLED else decision.reason
+    return FinishWrite(
+        execution_id=report.execution_id,
+        fencing_token=report.fencing_token,
+        expected=ExecutionState.RUNNING,
+        state=decision.state,
+        reason=reason or decision.reason,
+        end_time=report.end_time,
+        settle=decision.state is not ExecutionState.SUCCEEDED,
+        attempt=_attempt(report, execution, decision.outcome, decision.reason or decision.state.value),
+        response=report.response,
+        trace_id=report.trace_id,
+    )
+
+
+def _attempt(report: AttemptReport, execution: Execution, outcome: Outcome, decision: str) -> Attempt:
+    return Attempt(
+        number=execution.attempt_number,
+        outcome=outcome,
+        begin_time=execution.begin_time or execution.due_time,
+        start_time=report.start_time,
+        end_time=report.end_time,
+        executor_id=execution.executor_id,
+        fencing_token=report.fencing_token,
+        decision=decision,
+        status_code=report.response.status_code if report.response else 0,
+        error_reason=report.error_reason,
+        error_message=report.error_message[:MAX_ERROR_MESSAGE],
+        rate_limit=report.rate_limit,
+        redirect_count=report.redirect_count,
+    )
