@@ -1,0 +1,1 @@
+"""What the dispatcher does, over ports only: keep partitions, acquire, watch the backlog, deliver."""
