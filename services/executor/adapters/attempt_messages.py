@@ -1,0 +1,159 @@
+"""Grants and reports between protos and the domain's values: everything that knows the wire's field names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from punctual.internal.v1 import attempt_service_pb2 as pb
+from punctual.v1 import execution_pb2, job_pb2
+
+from services.executor.adapters.proto_time import instant_of, seconds_of, span_of, stamp_of
+from services.executor.domain.answer import RateLimitObservation
+from services.executor.domain.attempt import (
+    AttemptLimits,
+    Grant,
+    Header,
+    JsonPathEquals,
+    JsonPathExists,
+    Lease,
+    MinSize,
+    Refusal,
+    ResponseCheck,
+    ResponsePolicy,
+    TargetRequest,
+)
+from services.executor.domain.report import Report, ReportedResponse
+from services.executor.usecases.ports import GrantBatch
+
+
+def batch_of(message: pb.AttemptBatch) -> GrantBatch:
+    """Return what was granted and refused."""
+    return GrantBatch(
+        grants=tuple(grant_of(item) for item in message.grants),
+        refusals=tuple(_refusal_of(item) for item in message.refusals),
+        lease_seconds=seconds_of(message.lease),
+        more=message.more,
+    )
+
+
+def grant_of(message: pb.AttemptGrant) -> Grant:
+    """Return one grant."""
+    limits = message.limits
+    return Grant(
+        lease=Lease(message.execution_id, message.fencing_token),
+        job_id=message.job_id,
+        org_id=message.org_id,
+        attempt_number=message.attempt_number,
+        due_time=instant_of(message.due_time),
+        fire_time=instant_of(message.fire_time),
+        request=_request_of(message.request),
+        limits=AttemptLimits(
+            limits.job_requests_per_minute,
+            limits.host_requests_per_minute,
+            limits.host_concurrent_requests,
+            limits.host_generation,
+        ),
+        trace_parent=message.trace_parent,
+    )
+
+
+def lease_message(lease: Lease) -> pb.AttemptLease:
+    """Return the lease as a proto."""
+    return pb.AttemptLease(execution_id=lease.execution_id, fencing_token=lease.fencing_token)
+
+
+def report_message(report: Report) -> pb.AttemptReport:
+    """Return the report as a proto; what was not told stays unset."""
+    message = pb.AttemptReport(
+        lease=lease_message(report.lease),
+        result=pb.AttemptReport.Result.ValueType(report.result.value),
+        status_code=report.status_code,
+        error_reason=report.error_reason,
+        error_message=report.error_message,
+        defer_reason=report.defer_reason,
+        redirect_count=report.redirect_count,
+        stop_requested=report.stop_requested,
+        trace_id=report.trace_id,
+    )
+    if report.start_time is not None:
+        message.start_time.CopyFrom(stamp_of(report.start_time))
+    if report.end_time is not None:
+        message.end_time.CopyFrom(stamp_of(report.end_time))
+    if report.response is not None:
+        message.response.CopyFrom(_response_message(report.response))
+    if report.defer_time is not None:
+        message.defer_time.CopyFrom(stamp_of(report.defer_time))
+    if report.retry_after is not None:
+        message.retry_after.CopyFrom(span_of(report.retry_after))
+    if report.rate_limit is not None:
+        message.rate_limit.CopyFrom(_rate_limit_message(report.rate_limit))
+    return message
+
+
+def _refusal_of(message: pb.AttemptRefusal) -> Refusal:
+    retry_time = instant_of(message.retry_time) if message.HasField("retry_time") else None
+    return Refusal(message.execution_id, message.reason, retry_time)
+
+
+def _request_of(message: pb.AttemptRequest) -> TargetRequest:
+    return TargetRequest(
+        url=message.url,
+        headers=tuple(Header(item.name, item.value, item.sensitive) for item in message.headers),
+        body=message.body,
+        total_timeout=seconds_of(message.total_timeout),
+        connect_timeout=seconds_of(message.connect_timeout),
+        first_byte_timeout=seconds_of(message.first_byte_timeout),
+        max_redirects=message.max_redirects,
+        signing_secrets=tuple(message.signing_secrets),
+        response_policy=_policy_of(message.response_policy),
+    )
+
+
+def _policy_of(message: job_pb2.ResponsePolicy) -> ResponsePolicy:
+    return ResponsePolicy(
+        success_codes=frozenset(message.success_codes),
+        checks=tuple(_checks_of(message.checks)),
+        max_size_bytes=message.max_size_bytes,
+        store_full_response=message.store_full_response,
+    )
+
+
+def _checks_of(messages: Iterable[job_pb2.ResponseCheck]) -> Iterable[ResponseCheck]:
+    """Yield the checks that this version knows; a newer scheduler's kinds are passed over, as its rollout asks."""
+    for message in messages:
+        match message.WhichOneof("check"):
+            case "json_path_exists":
+                yield JsonPathExists(message.json_path_exists)
+            case "json_path_equals":
+                yield JsonPathEquals(message.json_path_equals.path, message.json_path_equals.json_value)
+            case "min_size_bytes":
+                yield MinSize(message.min_size_bytes)
+            case _:
+                continue
+
+
+def _response_message(response: ReportedResponse) -> pb.ReportedResponse:
+    return pb.ReportedResponse(
+        headers=[pb.RequestHeader(name=h.name, value=h.value, sensitive=h.sensitive) for h in response.headers],
+        content_type=response.content_type,
+        body=response.body,
+        encoding=response.encoding,
+        stored_size_bytes=response.stored_size_bytes,
+        total_size_bytes=response.total_size_bytes,
+        truncated=response.truncated,
+        sha256=response.sha256,
+        blob_id=response.blob_id,
+        warning=response.warning,
+        head=response.head,
+    )
+
+
+def _rate_limit_message(observation: RateLimitObservation) -> execution_pb2.RateLimitObservation:
+    message = execution_pb2.RateLimitObservation(
+        family=observation.family,
+        remaining_requests=observation.remaining_requests,
+        remaining_tokens=observation.remaining_tokens,
+    )
+    if observation.reset_time is not None:
+        message.reset_time.CopyFrom(stamp_of(observation.reset_time))
+    return message

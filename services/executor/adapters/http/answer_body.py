@@ -1,0 +1,100 @@
+"""Reads an answer's body: piece by piece, never more than the policy keeps, in memory only as long as it is small.
+
+Nothing is ever decompressed: an answer is stored as it came, so that a few kilobytes cannot become gigabytes. Reading
+stops at the cap and closes the connection, so that an endless answer ends there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from typing import IO
+
+from aiohttp import ClientResponse
+
+from services.executor.domain.answer import SHORT_BYTES
+from services.executor.domain.attempt import ResponsePolicy
+from services.executor.domain.secret_mask import SecretMask
+
+IN_MEMORY_BYTES = 256 * 1024
+"""A larger body goes to a temporary file."""
+_DIGEST_BYTES = 256 * 1024
+
+
+@dataclass(slots=True)
+class Body:
+    """What was read of an answer, masked; whoever has it closes it."""
+
+    spool: IO[bytes]
+    size: int
+    """Bytes in the spool."""
+    total: int
+    """Bytes that the target sent or announced; -1 when not known."""
+    truncated: bool
+    """The target had more than was read."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Return whether all of it is in memory."""
+        return self.size <= IN_MEMORY_BYTES
+
+    def read(self, limit: int = -1) -> bytes:
+        """Return the first bytes, or all; of a body that is not in memory only the first."""
+        self.spool.seek(0)
+        return self.spool.read(limit)
+
+    def sha256(self) -> bytes:
+        """Return the digest of what is kept."""
+        digest = hashlib.sha256()
+        self.spool.seek(0)
+        while chunk := self.spool.read(_DIGEST_BYTES):
+            digest.update(chunk)
+        return digest.digest()
+
+    def cut(self, limit: int) -> None:
+        """Keep the first bytes only."""
+        if self.size > limit:
+            self.spool.truncate(limit)
+            self.size, self.truncated = limit, True
+
+    def close(self) -> None:
+        """Let go of the bytes."""
+        self.spool.close()
+
+
+async def read_body(response: ClientResponse, policy: ResponsePolicy, mask: SecretMask) -> Body:
+    """Read the body up to the policy's cap; the response is done with afterwards.
+
+    An answer that is not to be stored is read on to the cap all the same, so that its connection can be used again, but
+    only its beginning is kept, unless checks have to see it.
+    """
+    keep = policy.max_size_bytes if policy.store_full_response or policy.checks else SHORT_BYTES
+    stream = mask.stream()
+    body = Body(tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES), 0, 0, truncated=False)  # noqa: SIM115 - its owner closes it
+    try:
+        while piece := await response.content.readany():
+            room = policy.max_size_bytes - body.total
+            body.total += len(piece)
+            _append(body, stream.feed(piece[:room]), keep)
+            if len(piece) > room:
+                body.truncated = True
+                response.close()
+                break
+        _append(body, stream.rest(), keep)
+    except BaseException:
+        # An answer that nobody reads on blocks its connection, which must go and not linger in the pool.
+        response.close()
+        body.close()
+        raise
+    body.truncated = body.truncated or body.size < body.total
+    if body.total > policy.max_size_bytes:
+        announced = response.content_length
+        body.total = -1 if announced is None else announced
+    return body
+
+
+def _append(body: Body, data: bytes, keep: int) -> None:
+    kept = data[: max(keep - body.size, 0)]
+    body.spool.write(kept)
+    body.size += len(kept)

@@ -1,0 +1,98 @@
+"""What an executor can be told by its environment; every variable is `PUNCTUAL_` and the field's name in upper case."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from libs.common.rpc.tls import InternalTlsSettings
+from services.executor.domain.address_guard import AllowedTarget
+
+
+class ExecutorSettings(InternalTlsSettings):
+    """The executor's settings."""
+
+    scheduler_internal_address: str = Field(
+        default="127.0.0.1:7401", description="The scheduler's internal port, host:port. Default 127.0.0.1:7401."
+    )
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis or Valkey: redis://, rediss://, redis+sentinel:// or redis+cluster://.",
+    )
+    redis_key_prefix: str = Field(default="punctual", description="Begins every key in Redis. Default punctual.")
+    stream_shards: int = Field(
+        default=1, ge=1, le=256, description="Shards of the stream; the same in all services. 1-256, default 1."
+    )
+    executor_health_address: str = Field(
+        default="127.0.0.1:7403", description="Where grpc.health.v1 is served, host:port. Default 127.0.0.1:7403."
+    )
+    executor_concurrency: int = Field(
+        default=200, ge=1, le=10_000, description="Requests under way at a time, 1-10,000. Default 200."
+    )
+    executor_prefetch: int = Field(
+        default=200,
+        ge=0,
+        le=10_000,
+        description="Attempts held beyond those under way: waiting for their instant or slot, or for their report to be"
+        " taken. 0-10,000, default 200.",
+    )
+    begin_window_seconds: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="How long early entries may wait for company before they are begun, seconds, 0-1. Default 0.05.",
+    )
+    report_window_seconds: float = Field(
+        default=0.02, ge=0, le=1, description="How long a report may wait for company, seconds, 0-1. Default 0.02."
+    )
+    report_batch: int = Field(
+        default=200, ge=1, le=1000, description="Reports in one call at most, 1-1,000. Default 200."
+    )
+    poll_interval_seconds: float = Field(
+        default=2.0, gt=0, le=60, description="Between polls for overdue work while Redis is well, up to 60. Default 2."
+    )
+    reap_interval_seconds: float = Field(
+        default=10.0, gt=0, le=600, description="Between passes over dead consumers' entries, up to 600. Default 10."
+    )
+    reap_idle_seconds: float = Field(
+        default=120.0,
+        ge=30,
+        le=86_400,
+        description="How long an entry may be unacknowledged before it counts as left behind, 30-86,400. Default 120.",
+    )
+    upload_patience_seconds: float = Field(
+        default=60.0, ge=0, le=600, description="How long a large answer's upload is tried, seconds, 0-600. Default 60."
+    )
+    ready_within_seconds: float = Field(
+        default=10.0, gt=0, le=600, description="A fetch this recent makes the executor ready, up to 600. Default 10."
+    )
+    max_connections_per_host: int = Field(
+        default=100, ge=1, le=10_000, description="Connections to one target at a time, 1-10,000. Default 100."
+    )
+    keepalive_seconds: float = Field(
+        default=15.0, ge=0, le=300, description="How long an idle connection is kept, seconds, 0-300. Default 15."
+    )
+    dns_cache_seconds: int = Field(
+        default=10, ge=1, le=300, description="How long a name's addresses are remembered, seconds, 1-300. Default 10."
+    )
+    allowed_targets: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Inside addresses that may be dialled all the same: networks and host names, each with or without a"
+        " port, separated by commas, such as 10.1.0.0/16,llm.internal:8443. Default none.",
+    )
+
+    @field_validator("allowed_targets", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(item.strip() for item in value.split(",") if item.strip())
+        return value
+
+    @field_validator("allowed_targets")
+    @classmethod
+    def _well_formed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            AllowedTarget.parse(item)
+        return value

@@ -1,0 +1,154 @@
+"""Carries out one held attempt: asks for admission, makes the call, keeps the answer safe, hands in the report.
+
+Every way out ends in exactly one of two: a report in the batcher, or, when the lease is not ours any more, in letting
+go without a word. An attempt whose lease ran out before its POST is never started: somebody else may be making that
+POST.
+
+If we die during the call, the lease runs out and the scheduler decides by the job's `on_unknown_outcome`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from libs.common.clock import Clock
+from libs.common.crash_points import crash_point
+from libs.common.logs import get_logger
+from services.executor.domain.report import (
+    CallResult,
+    Report,
+    Result,
+    deferred_report,
+    report_of_abort,
+    report_of_call,
+)
+from services.executor.usecases.answer_delivery import AnswerDelivery
+from services.executor.usecases.held_attempts import Abort, Held, Phase
+from services.executor.usecases.ports import Admission, Deferral, ExecutorObserver, SchedulerClock, TargetCaller
+from services.executor.usecases.report_batcher import ReportBatcher
+
+log = get_logger(__name__)
+
+
+class AttemptRunner:
+    """Runs attempts, each in a task of its own, from the start of its call to its report."""
+
+    def __init__(
+        self,
+        *,
+        caller: TargetCaller,
+        admission: Admission,
+        answers: AnswerDelivery,
+        reports: ReportBatcher,
+        observer: ExecutorObserver,
+        clock: Clock,
+        scheduler_clock: SchedulerClock,
+    ) -> None:
+        self._caller = caller
+        self._admission = admission
+        self._answers = answers
+        self._reports = reports
+        self._observer = observer
+        self._clock = clock
+        self._scheduler_clock = scheduler_clock
+
+    def start(self, held: Held, free_slot: Callable[[], None]) -> None:
+        """Start an attempt whose due instant has come and that has a request slot."""
+        held.phase = Phase.CALLING
+        held.task = asyncio.create_task(self._run(held, free_slot))
+
+    def abort(self, held: Held, why: Abort) -> None:
+        """Cut an attempt short. One whose result stands already keeps it; a stop only cuts its upload."""
+        if held.abort is not None or (held.phase is Phase.CONCLUDING and why is not Abort.DRAINED):
+            return
+        held.abort = why
+        if held.phase is Phase.WAITING:
+            self._conclude_abort(held)
+        elif held.task is not None:
+            held.task.cancel()
+
+    async def _run(self, held: Held, free_slot: Callable[[], None]) -> None:
+        call: CallResult | Deferral | None = None
+        try:
+            if self._clock.monotonic() >= held.expires:
+                held.abort = Abort.LOST
+                log.warning("attempt.lease_expired_unsent", execution_id=held.lease.execution_id)
+            else:
+                call = await self._call(held)
+        except asyncio.CancelledError:
+            _swallow_own_abort(held)
+        finally:
+            free_slot()
+        match call:
+            case None:
+                self._conclude_abort(held)
+            case Deferral():
+                self._hand_in(held, deferred_report(held.lease, call.until, call.reason, held.grant.trace_id))
+            case CallResult():
+                await self._conclude_call(held, call)
+
+    async def _call(self, held: Held) -> CallResult | Deferral:
+        """Make the call if it is admitted; an admitted one is noted whatever comes of it."""
+        grant, progress = held.grant, held.progress
+        deferral = await self._admission.admit(grant)
+        if deferral is not None:
+            return deferral
+        call: CallResult | None = None
+        try:
+            progress.start_time = self._scheduler_clock.now()
+            self._observer.started((progress.start_time - grant.due_time).total_seconds())
+            call = await self._caller.call(grant, progress)
+        except Exception:
+            # A bug of ours must not lose the attempt: it is told as what is certain, and the scheduler retries or not.
+            log.exception("attempt.failed_inside", execution_id=grant.lease.execution_id)
+            result = Result.NO_ANSWER if progress.may_be_sent else Result.NOT_SENT
+            call = CallResult(result, error_reason="EXECUTOR_FAILED", error_message="the executor failed")
+        finally:
+            await self._admission.note(grant, call)
+        # If we die here the target has answered and nobody knows: the lease runs out and the outcome is unknown.
+        crash_point("executor.answered")
+        return call
+
+    async def _conclude_call(self, held: Held, call: CallResult) -> None:
+        held.phase = Phase.CONCLUDING
+        ended = self._scheduler_clock.now()
+        response = None
+        if call.answer is not None:
+            try:
+                response = await self._answers.deliver(held.lease, call.answer)
+            except asyncio.CancelledError:
+                _swallow_own_abort(held)
+                response = self._answers.head_only(call.answer, "the executor stopped before the answer was stored")
+        report = report_of_call(held.lease, held.progress, call, ended, response, trace_id=held.grant.trace_id)
+        self._hand_in(held, report)
+
+    def _conclude_abort(self, held: Held) -> None:
+        """End an attempt that was cut short: without a word when it is not ours any more, else with a report."""
+        held.phase = Phase.CONCLUDING
+        if held.abort is Abort.LOST:
+            self._reports.let_go(held)
+            return
+        ended = self._scheduler_clock.now()
+        cancelled = held.abort is Abort.CANCELLED
+        self._hand_in(
+            held,
+            report_of_abort(held.lease, held.progress, ended, cancelled=cancelled, trace_id=held.grant.trace_id),
+        )
+
+    def _hand_in(self, held: Held, report: Report) -> None:
+        held.phase = Phase.CONCLUDING
+        self._observer.concluded(report)
+        self._reports.add(held, report)
+
+
+def _swallow_own_abort(held: Held) -> None:
+    """Go on after a cancellation that was our own abort; any other one passes through.
+
+    Raises:
+        asyncio.CancelledError: the process is being torn down.
+    """
+    task = asyncio.current_task()
+    if held.abort is None or task is None:
+        raise asyncio.CancelledError
+    task.uncancel()

@@ -1,0 +1,137 @@
+"""Targets on loopback, grants to reach them by, and callers over the real HTTP edge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from libs.common.clock import SystemClock
+from services.executor.adapters.http.answer_packing import AnswerPacker
+from services.executor.adapters.http.guarded_connector import GuardedConnector, Lookup, SystemLookup
+from services.executor.adapters.http.response_checks import ResponseChecker
+from services.executor.adapters.http.session import open_session
+from services.executor.adapters.http.target_caller import HttpTargetCaller
+from services.executor.domain.address_guard import AddressGuard, AllowedTarget
+from services.executor.domain.attempt import (
+    AttemptLimits,
+    Grant,
+    Header,
+    Lease,
+    ResponseCheck,
+    ResponsePolicy,
+    TargetRequest,
+)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+RawHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def make_grant(
+    url: str,
+    *,
+    headers: Sequence[Header] = (),
+    body: bytes = b'{"prompt":"hello"}',
+    total: float = 5.0,
+    connect: float = 2.0,
+    first_byte: float = 5.0,
+    max_redirects: int = 5,
+    secrets: Sequence[bytes] = (),
+    checks: Sequence[ResponseCheck] = (),
+    max_size: int = 10 * 1024 * 1024,
+    store_full: bool = True,
+    due: datetime | None = None,
+    execution_id: str = "01J9ZK3M5T7W9Y2B4D6F8H0J1K",
+    fencing_token: int = 7,
+) -> Grant:
+    due = due or datetime.now(UTC)
+    request = TargetRequest(
+        url=url,
+        headers=tuple(headers),
+        body=body,
+        total_timeout=total,
+        connect_timeout=connect,
+        first_byte_timeout=first_byte,
+        max_redirects=max_redirects,
+        signing_secrets=tuple(secrets),
+        response_policy=ResponsePolicy(frozenset(), tuple(checks), max_size, store_full),
+    )
+    limits = AttemptLimits(60, 60, 10, 1)
+    return Grant(Lease(execution_id, fencing_token), "job", "org", 1, due, due, request, limits)
+
+
+@dataclass
+class Target:
+    """An HTTP server whose answer a test chooses."""
+
+    url: str
+    requests: list[tuple[web.Request, bytes]] = field(default_factory=list)
+
+
+class Servers:
+    """Starts servers on loopback and stops them with the test."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self._stack = stack
+
+    async def http(self, handler: Handler) -> Target:
+        target = Target("")
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            target.requests.append((request, await request.read()))
+            return await handler(request)
+
+        runner = web.ServerRunner(web.Server(handle), shutdown_timeout=0.1)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        target.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+        return target
+
+    async def raw(self, handler: RawHandler) -> str:
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.add(task)
+            try:
+                await handler(reader, writer)
+            except (ConnectionError, asyncio.CancelledError):
+                pass
+            finally:
+                tasks.discard(task)
+                writer.close()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+
+        async def stop() -> None:
+            server.close()
+            for task in tuple(tasks):
+                task.cancel()
+            await asyncio.sleep(0)
+
+        self._stack.push_async_callback(stop)
+        return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+@asynccontextmanager
+async def open_caller(*allowed: str, lookup: Lookup | None = None) -> AsyncIterator[HttpTargetCaller]:
+    async with AsyncExitStack() as edges:
+        system = SystemLookup()
+        edges.callback(system.close)
+        threads = ThreadPoolExecutor(2)
+        edges.callback(threads.shutdown)
+        guard = AddressGuard([AllowedTarget.parse(item) for item in allowed])
+        connector = GuardedConnector(
+            guard, lookup or system, limit_per_host=100, keepalive_seconds=15, dns_cache_seconds=10
+        )
+        session = open_session(connector)
+        edges.push_async_callback(session.close)
+        yield HttpTargetCaller(session, AnswerPacker(threads), ResponseChecker(threads), SystemClock(), "Punctual/test")
