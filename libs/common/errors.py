@@ -10,6 +10,7 @@
     ├── UnauthenticatedError      no credential, or a bad one
     ├── PermissionDeniedError     a known caller who may not
     ├── ResourceExhaustedError    a quota, a rate or a size; carries when to come back
+    ├── DeadlineExceededError     not done in time: whether it took effect is unknown
     ├── UnavailableError          nothing happened: retry just this call
     ├── UnimplementedError        not there
     └── InternalError             a broken invariant, never the caller's fault
@@ -32,6 +33,7 @@ class Code(enum.Enum):
     """The canonical error codes that Punctual uses; the values are the gRPC status numbers."""
 
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
     ALREADY_EXISTS = 6
     PERMISSION_DENIED = 7
@@ -154,6 +156,12 @@ class PermissionDeniedError(PunctualError):
     """The caller is known and may not do this."""
 
     code = Code.PERMISSION_DENIED
+
+
+class DeadlineExceededError(PunctualError):
+    """The call was not done in time; whether it took effect is unknown."""
+
+    code = Code.DEADLINE_EXCEEDED
 
 
 class RetryableError(PunctualError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from datetime import datetime
 
 from ulid import ULID
 
@@ -12,6 +13,16 @@ from ulid import ULID
 def new_id() -> str:
     """Return a new ULID: 26 characters of Crockford's base 32, sorted by creation time."""
     return str(ULID())
+
+
+def new_id_at(instant: datetime) -> str:
+    """Return a new ULID that sorts as if made at an instant."""
+    return str(ULID.from_datetime(instant))
+
+
+def first_id_at(instant: datetime) -> str:
+    """Return the least id that an instant's ids can have: a bound for a range of ids."""
+    return str(ULID.from_datetime(instant))[:10] + "0" * 16
 
 
 def process_id(service: str) -> str:

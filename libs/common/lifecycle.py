@@ -77,7 +77,7 @@ async def _drained(task: asyncio.Task[None], stopping: asyncio.Event, drain_seco
 
 
 async def first_of(*awaitables: Awaitable[object]) -> None:
-    """Return when the first of them is done. Coroutines among them are cancelled then; tasks of the caller are not."""
+    """Return when the first is done, whatever came of it; coroutines among them are cancelled then, tasks are not."""
     tasks: list[asyncio.Future[object]] = [asyncio.ensure_future(item) for item in awaitables]
     own = [task for task, item in zip(tasks, awaitables, strict=True) if task is not item]
     try:

@@ -50,6 +50,12 @@ def bound(**fields: object) -> AbstractContextManager[None]:
     return structlog.contextvars.bound_contextvars(**fields)
 
 
+def get_bound(field: str) -> object:
+    """Return the value of a field that `bound` added here, or None."""
+    value: object = structlog.contextvars.get_contextvars().get(field)
+    return value
+
+
 def configure_logging(level: str, fmt: Literal["json", "console"], service: str) -> None:
     """Set up this process's logs; called once, first thing, by a composition root."""
     severity = logging.getLevelNamesMapping()[level]

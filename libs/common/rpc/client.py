@@ -7,6 +7,7 @@ succeed. Nothing is repeated here; who may repeat what is the caller's knowledge
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from libs.common.errors import UnavailableError
 from libs.common.rpc.errors import from_rpc_error
 from libs.common.rpc.server import MAX_MESSAGE_BYTES
 
@@ -125,6 +127,12 @@ class _Answer:
             return (yield from self._call.__await__())
         except aio.AioRpcError as error:
             raise from_rpc_error(error) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled us: gRPC cancels a call whose stream of requests breaks, as when the peer is not there.
+            raise UnavailableError("CANCELLED", "the stream of requests broke off") from error
 
 
 async def _answers(call: Any) -> AsyncIterator[Any]:

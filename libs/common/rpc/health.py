@@ -68,9 +68,10 @@ class HealthReporter:
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
     async def start(self) -> None:
-        """Evaluate once, then every interval until `stop`."""
+        """Evaluate once, then every interval until `stop`; a second server with this health changes nothing."""
         await self.evaluate()
-        self._task = asyncio.create_task(self._evaluate_forever(), name="health")
+        if self._task is None:
+            self._task = asyncio.create_task(self._evaluate_forever(), name="health")
 
     async def drain(self) -> None:
         """Make readiness fail for good, at once."""

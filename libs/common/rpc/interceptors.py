@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import grpc
-from grpc.aio import AbortError, ServerInterceptor, ServicerContext
+from grpc.aio import AbortError, ServerInterceptor
 
 from libs.common.errors import InternalError, PunctualError
 from libs.common.ids import new_id
-from libs.common.logs import bound, get_logger
+from libs.common.logs import bound, get_bound, get_logger
 from libs.common.rpc.errors import DETAILS_KEY, ERROR_ID, status_code, to_status
+from libs.common.rpc.surround import Context, Handler, surround
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Translate = Callable[[Exception], PunctualError | None]
 Observe = Callable[[str, grpc.StatusCode, float], None]
-# Quoted: these are generic for the type checker only.
-Context: TypeAlias = "ServicerContext[Any, Any]"
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 log = get_logger(__name__)
 
@@ -56,33 +55,11 @@ class ErrorInterceptor(ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """Return the handler with this layer around it; an unknown method has none."""
-        handler: Any = await continuation(handler_call_details)
+        handler = await continuation(handler_call_details)
         if handler is None:
             return None
         method = handler_call_details.method
-        make, behavior = _parts(handler)
-        wrapped = self._streaming(method, behavior) if handler.response_streaming else self._unary(method, behavior)
-        result: Handler = make(wrapped, handler.request_deserializer, handler.response_serializer)
-        return result
-
-    def _unary(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
-        async def handle(request: Any, context: Context) -> Any:
-            async with _Call(self, method, context):
-                return await behavior(request, context)
-
-        return handle
-
-    def _streaming(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
-        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with _Call(self, method, context):
-                answers = behavior(request, context)
-                if not hasattr(answers, "__aiter__"):
-                    await answers  # such a handler writes to the context itself
-                    return
-                async for answer in answers:
-                    yield answer
-
-        return handle
+        return surround(handler, lambda context: _Call(self, method, context))
 
     def observe(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
         """Tell the hook that a call ended."""
@@ -99,7 +76,7 @@ class ErrorInterceptor(ServerInterceptor):
         return InternalError(reason, f"internal error {error_id}", metadata={ERROR_ID: error_id})
 
 
-class _Call:
+class _Call(AbstractAsyncContextManager[None]):
     """One call in progress: binds its request id to the log lines, and ends it with the right status."""
 
     def __init__(self, layer: ErrorInterceptor, method: str, context: Context) -> None:
@@ -140,6 +117,11 @@ class _Call:
         )
 
 
+def current_request_id() -> str:
+    """Return the id of the call that is being served; empty outside of one."""
+    return str(get_bound("request_id") or "")
+
+
 def _request_id(context: Context) -> str:
     """Return the caller's id for this call if it has a harmless one, or a new one."""
     for key, value in context.invocation_metadata() or ():
@@ -152,16 +134,3 @@ def _code(context: Context) -> grpc.StatusCode:
     """Return the code that a handler aborted with; the context keeps it as a number."""
     code: Any = context.code()
     return next((known for known in grpc.StatusCode if code in (known, known.value[0])), grpc.StatusCode.UNKNOWN)
-
-
-def _parts(handler: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return what makes a handler of this kind, and the behavior inside this one."""
-    match (bool(handler.request_streaming), bool(handler.response_streaming)):
-        case (False, False):
-            return grpc.unary_unary_rpc_method_handler, handler.unary_unary
-        case (False, True):
-            return grpc.unary_stream_rpc_method_handler, handler.unary_stream
-        case (True, False):
-            return grpc.stream_unary_rpc_method_handler, handler.stream_unary
-        case _:
-            return grpc.stream_stream_rpc_method_handler, handler.stream_stream

@@ -16,6 +16,8 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 from libs.common.rpc.health import HEALTH_SERVICE, HealthReporter
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_METADATA_BYTES = 16 * 1024
+"""All headers of one call; a token with many claims takes a few thousand."""
 
 Servicer = TypeVar("Servicer")
 
@@ -36,6 +38,7 @@ class RpcServer:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         max_concurrent_rpcs: int | None = None,
         keepalive_seconds: float = 30.0,
+        max_connection_age_seconds: float = 60.0,
     ) -> None:
         self._addresses = addresses
         self._health = health
@@ -44,7 +47,7 @@ class RpcServer:
         self._server = grpc.aio.server(
             interceptors=tuple(interceptors),
             maximum_concurrent_rpcs=max_concurrent_rpcs,
-            options=_options(max_message_bytes, keepalive_seconds),
+            options=_options(max_message_bytes, keepalive_seconds, max_connection_age_seconds),
         )
         if health is not None:
             health.register(self._server)
@@ -91,16 +94,24 @@ class RpcServer:
         return self._server.add_secure_port(address, self._credentials)
 
 
-def _options(max_message_bytes: int, keepalive_seconds: float) -> list[tuple[str, int]]:
+def _options(
+    max_message_bytes: int, keepalive_seconds: float, max_connection_age_seconds: float
+) -> list[tuple[str, int]]:
     keepalive_ms = int(keepalive_seconds * 1000)
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
+        # One hard limit: between the soft and the absolute one gRPC refuses at random.
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         # Our own clients ping every 10 s; a server that takes that for abuse would cut idle channels.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 0),
+        # A client asks for a name's addresses again only when a connection ends: without this a replica that was added
+        # would get no calls. Calls in progress go on to their end, new ones use a new connection; gRPC adds jitter.
+        ("grpc.max_connection_age_ms", int(max_connection_age_seconds * 1000)),
     ]

@@ -1,0 +1,66 @@
+"""Creates the jobs of a test through the public API, and says which fires they must have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from pymongo.asynchronous.database import AsyncDatabase
+
+from punctual.v1 import job_pb2, job_service_pb2, schedule_pb2
+from tests.support.checker import Expected, millis
+from tests.support.cluster import ORG, Api
+from tools.devstack.waiting import wait_until
+
+CONCURRENT_CREATES = 50
+
+
+def one_time_job(name: str, url: str, at: datetime, **fields: Any) -> job_pb2.Job:
+    """Return a job that fires once."""
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return job_pb2.Job(
+        name=name,
+        schedule=schedule_pb2.Schedule(one_time=schedule_pb2.OneTimeRule(instant=stamp)),
+        target=job_pb2.Target(url=url, prompt=f"prompt of {name}"),
+        **fields,
+    )
+
+
+async def create_jobs(api: Api, jobs: Iterable[job_pb2.Job]) -> list[job_pb2.Job]:
+    """Create jobs, many at a time; returns them as stored."""
+    gate = asyncio.Semaphore(CONCURRENT_CREATES)
+
+    async def create(job: job_pb2.Job) -> job_pb2.Job:
+        async with gate:
+            request = job_service_pb2.CreateJobRequest(job=job, allow_duplicate=True)
+            answer = await api.jobs.CreateJob(request, metadata=ORG, timeout=30)
+            return answer.job
+
+    return await asyncio.gather(*(create(job) for job in jobs))
+
+
+async def create_burst(api: Api, url: str, count: int, at: datetime, **fields: Any) -> list[Expected]:
+    """Create one-time jobs that are all due at one instant; returns the fires they must have."""
+    jobs = await create_jobs(api, (one_time_job(f"burst-{index}", url, at, **fields) for index in range(count)))
+    return [Expected(job.job_id, millis(job.next_fire_time.ToDatetime(tzinfo=UTC))) for job in jobs]
+
+
+async def wait_final(database: AsyncDatabase[dict[str, Any]], count: int, *, seconds: float = 60) -> None:
+    """Wait until that many executions are final and none is not."""
+
+    async def all_final() -> bool:
+        total = await database.executions.count_documents({})
+        live = await database.executions.count_documents({"state": {"$in": ["READY", "RUNNING"]}})
+        return total >= count and live == 0
+
+    await wait_until(all_final, seconds=seconds, what=f"{count} final executions")
+
+
+def soon(seconds: float) -> datetime:
+    """Return an instant that many seconds from now, on a whole millisecond."""
+    now = datetime.now(UTC) + timedelta(seconds=seconds)
+    return now - timedelta(microseconds=now.microsecond % 1000)
