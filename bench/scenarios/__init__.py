@@ -1,0 +1,1 @@
+"""The scenarios: each starts its own system, loads it, and returns results."""
