@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpunctual/v1/target_host.proto\x12\x0bpunctual.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x03\n\nTargetHost\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x1f\n\x17max_requests_per_minute\x18\x03 \x01(\x05\x12\x1f\n\x17max_concurrent_requests\x18\x04 \x01(\x05\x12\x30\n\x07\x63ircuit\x18\x05 \x01(\x0e\x32\x1f.punctual.v1.TargetHost.Circuit\x12.\n\nretry_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bwait_reason\x18\x07 \x01(\t\x12\x30\n\x0cobserve_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14rate_limit_hit_count\x18\t \x01(\x05\"_\n\x07\x43ircuit\x12\x17\n\x13\x43IRCUIT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43IRCUIT_CLOSED\x10\x01\x12\x10\n\x0c\x43IRCUIT_OPEN\x10\x02\x12\x15\n\x11\x43IRCUIT_HALF_OPEN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpunctual/v1/target_host.proto\x12\x0bpunctual.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x03\n\nTargetHost\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x1f\n\x17max_requests_per_minute\x18\x03 \x01(\x05\x12\x1f\n\x17max_concurrent_requests\x18\x04 \x01(\x05\x12\x30\n\x07\x63ircuit\x18\x05 \x01(\x0e\x32\x1f.punctual.v1.TargetHost.Circuit\x12.\n\nretry_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bwait_reason\x18\x07 \x01(\t\x12\x30\n\x0cobserve_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14rate_limit_hit_count\x18\t \x01(\x05\x12\x13\n\x0breset_count\x18\n \x01(\x03\"_\n\x07\x43ircuit\x12\x17\n\x13\x43IRCUIT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43IRCUIT_CLOSED\x10\x01\x12\x10\n\x0c\x43IRCUIT_OPEN\x10\x02\x12\x15\n\x11\x43IRCUIT_HALF_OPEN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'punctual.v1.target_host_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TARGETHOST']._serialized_start=80
-  _globals['_TARGETHOST']._serialized_end=484
-  _globals['_TARGETHOST_CIRCUIT']._serialized_start=389
-  _globals['_TARGETHOST_CIRCUIT']._serialized_end=484
+  _globals['_TARGETHOST']._serialized_end=505
+  _globals['_TARGETHOST_CIRCUIT']._serialized_start=410
+  _globals['_TARGETHOST_CIRCUIT']._serialized_end=505
 # @@protoc_insertion_point(module_scope)

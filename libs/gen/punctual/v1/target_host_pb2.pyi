@@ -60,6 +60,7 @@ class TargetHost(_message.Message):
     WAIT_REASON_FIELD_NUMBER: _builtins.int
     OBSERVE_TIME_FIELD_NUMBER: _builtins.int
     RATE_LIMIT_HIT_COUNT_FIELD_NUMBER: _builtins.int
+    RESET_COUNT_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
     """The org whose requests these are."""
     host: _builtins.str
@@ -74,6 +75,8 @@ class TargetHost(_message.Message):
     """Why requests wait: CIRCUIT_OPEN, TARGET_RATE_LIMIT; empty when they flow."""
     rate_limit_hit_count: _builtins.int
     """Rate-limit hits since the last success."""
+    reset_count: _builtins.int
+    """How often it was reset; what executors shared about it before the last reset no longer counts."""
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
         """While the circuit is open or the host asked to wait: when requests flow again."""
@@ -94,10 +97,11 @@ class TargetHost(_message.Message):
         wait_reason: _builtins.str = ...,
         observe_time: _timestamp_pb2.Timestamp | None = ...,
         rate_limit_hit_count: _builtins.int = ...,
+        reset_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["observe_time", b"observe_time", "retry_time", b"retry_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit", b"circuit", "host", b"host", "max_concurrent_requests", b"max_concurrent_requests", "max_requests_per_minute", b"max_requests_per_minute", "observe_time", b"observe_time", "org_id", b"org_id", "rate_limit_hit_count", b"rate_limit_hit_count", "retry_time", b"retry_time", "wait_reason", b"wait_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit", b"circuit", "host", b"host", "max_concurrent_requests", b"max_concurrent_requests", "max_requests_per_minute", b"max_requests_per_minute", "observe_time", b"observe_time", "org_id", b"org_id", "rate_limit_hit_count", b"rate_limit_hit_count", "reset_count", b"reset_count", "retry_time", b"retry_time", "wait_reason", b"wait_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,6 +89,7 @@ class PollReadyRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    REPETITION_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     """The caller, unique to its process."""
     request_id: _builtins.str
@@ -97,6 +98,8 @@ class PollReadyRequest(_message.Message):
     """The most attempts to grant, 1 to 1,000."""
     mode: Global___PollReadyRequest.Mode.ValueType
     """Which executions are meant. Required."""
+    repetition: _builtins.bool
+    """The call was made before under this `request_id`, and its answer was lost: what that one was granted comes first."""
     def __init__(
         self,
         *,
@@ -104,10 +107,11 @@ class PollReadyRequest(_message.Message):
         request_id: _builtins.str = ...,
         max_attempts: _builtins.int = ...,
         mode: Global___PollReadyRequest.Mode.ValueType = ...,
+        repetition: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor_id", b"executor_id", "max_attempts", b"max_attempts", "mode", b"mode", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor_id", b"executor_id", "max_attempts", b"max_attempts", "mode", b"mode", "repetition", b"repetition", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -132,7 +136,7 @@ class AttemptBatch(_message.Message):
 
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptRefusal]:
-        """What was not granted; always empty for PollReady."""
+        """What was not granted; always empty for PollReady, which leaves it to a later poll."""
 
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
@@ -367,7 +371,7 @@ class AttemptRefusal(_message.Message):
     execution_id: _builtins.str
     """The execution."""
     reason: _builtins.str
-    """Why: NOT_READY, LEASED, FINAL, NOT_FOUND, SKIPPED, OVERLAP_UNDECIDED."""
+    """Why: NOT_READY, LEASED, FINAL, NOT_FOUND, SKIPPED, OVERLAP_UNDECIDED, LATER (the reply was full)."""
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
         """When to ask again; unset: never."""
@@ -637,7 +641,7 @@ class AttemptReport(_message.Message):
     error_message: _builtins.str
     """A sentence for people, without secrets; at most 1,000 characters."""
     defer_reason: _builtins.str
-    """For RESULT_DEFERRED: the limit or circuit, such as JOB_RATE_LIMIT, TARGET_RATE_LIMIT, CIRCUIT_OPEN."""
+    """For RESULT_DEFERRED: JOB_RATE_LIMIT, TARGET_RATE_LIMIT, TARGET_CONCURRENCY or CIRCUIT_OPEN."""
     redirect_count: _builtins.int
     """Redirects followed."""
     stop_requested: _builtins.bool
