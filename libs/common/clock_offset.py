@@ -39,7 +39,12 @@ class OffsetEstimator:
         if round_trip < _NONE:
             self._samples.clear()
             return
-        self._samples.append(_Sample(server_time - (request_sent + round_trip / 2), round_trip))
+        sample = _Sample(server_time - (request_sent + round_trip / 2), round_trip)
+        best = self._best()
+        if best is not None and not self._agree(sample, best):
+            # Both cannot be true of one pair of clocks: one of them was set in between, and the old samples lie now.
+            self._samples.clear()
+        self._samples.append(sample)
 
     def raw_offset(self) -> timedelta:
         """Return the best sample's offset as it was measured, for the metric; zero before the first sample."""
@@ -52,6 +57,10 @@ class OffsetEstimator:
         if best is None or abs(best.offset) <= max(self._deadband, best.round_trip / 2):
             return _NONE
         return best.offset
+
+    def _agree(self, one: _Sample, other: _Sample) -> bool:
+        """Whether both can be true: each is off by half its round trip at most, and the clocks drift a little."""
+        return abs(one.offset - other.offset) <= (one.round_trip + other.round_trip) / 2 + self._deadband
 
     def _best(self) -> _Sample | None:
         return min(self._samples, key=lambda sample: sample.round_trip, default=None)

@@ -15,11 +15,13 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, TextIO, cast
 
 import orjson
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
+
+from libs.common.exception_text import format_exception
 
 MASK = "***"
 
@@ -90,10 +92,20 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 def _rendering(fmt: Literal["json", "console"]) -> list[Processor]:
     if fmt == "console":
-        # The default traceback shows local variables, which redaction by field name cannot reach.
-        plain = structlog.dev.plain_traceback
-        return [redact, structlog.dev.ConsoleRenderer(colors=True, sort_keys=False, exception_formatter=plain)]
-    return [structlog.processors.format_exc_info, redact, structlog.processors.JSONRenderer(serializer=_dump)]
+        return [
+            redact,
+            structlog.dev.ConsoleRenderer(colors=True, sort_keys=False, exception_formatter=_write_exception),
+        ]
+    format_exc_info = structlog.processors.ExceptionRenderer(_exception_text)
+    return [format_exc_info, redact, structlog.processors.JSONRenderer(serializer=_dump)]
+
+
+def _exception_text(exc_info: ExcInfo) -> str:
+    return format_exception(exc_info[1])
+
+
+def _write_exception(target: TextIO, exc_info: ExcInfo) -> None:
+    target.write(f"\n{format_exception(exc_info[1])}\n")
 
 
 class _ServiceName:

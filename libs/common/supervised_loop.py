@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from libs.common.clock import Clock
 from libs.common.errors import PunctualError
+from libs.common.exception_text import describe
 from libs.common.lifecycle import first_of
 from libs.common.logs import get_logger
 
@@ -107,7 +108,7 @@ def _log_failure(name: str, error: Exception, failures: int, last_failure: str) 
             "loop.failed",
             loop=name,
             reason=failure,
-            error=str(error),
+            error=str(error) if known else describe(error),
             failures=failures,
             exc_info=None if known else error,
         )

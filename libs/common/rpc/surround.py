@@ -18,20 +18,33 @@ Context: TypeAlias = "ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 MakeLayer = Callable[[Context], AbstractAsyncContextManager[object]]
+MakeRequestLayer = Callable[[Any, Context], AbstractAsyncContextManager[object]]
 
 
 def surround(handler: Handler, make_layer: MakeLayer) -> Handler:
     """Return the handler with the layer around its behavior."""
     parts: Any = handler
     make, behavior = _parts(parts)
-    wrapped = _streaming(behavior, make_layer) if parts.response_streaming else _unary(behavior, make_layer)
+    if parts.response_streaming:
+        wrapped = _streaming(behavior, make_layer)
+    else:
+        wrapped = _unary(behavior, lambda _request, context: make_layer(context))
     result: Handler = make(wrapped, parts.request_deserializer, parts.response_serializer)
     return result
 
 
-def _unary(behavior: Callable[..., Any], make_layer: MakeLayer) -> Callable[..., Any]:
+def surround_request(handler: Handler, make_layer: MakeRequestLayer) -> Handler:
+    """Return the handler of a unary call with a layer around it that sees the request, too."""
+    parts: Any = handler
+    result: Handler = grpc.unary_unary_rpc_method_handler(
+        _unary(parts.unary_unary, make_layer), parts.request_deserializer, parts.response_serializer
+    )
+    return result
+
+
+def _unary(behavior: Callable[..., Any], make_layer: MakeRequestLayer) -> Callable[..., Any]:
     async def handle(request: Any, context: Context) -> Any:
-        async with make_layer(context):
+        async with make_layer(request, context):
             return await behavior(request, context)
 
     return handle

@@ -35,8 +35,8 @@ def open_redis(url: str, *, max_connections: int = 32) -> RedisClient:
         return RedisCluster(
             startup_nodes=[ClusterNode(host, port) for host, port in address.hosts],
             max_connections=max_connections,
-            cluster_error_retry_attempts=1,
-            **_common(address),
+            # Once more after a slot has moved.
+            **{**_common(address), "retry": Retry(NoBackoff(), 1)},
         )
     options = {**_common(address), "db": address.db, "max_connections": max_connections}
     if address.topology == "sentinel":

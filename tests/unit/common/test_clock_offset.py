@@ -46,3 +46,10 @@ def test_own_clock_stepping_back_forgets_what_was_measured_before() -> None:
     feed(estimator, true_offset=500 * MS, out=MS, back=MS)
     estimator.add(T0, T0, T0 - timedelta(seconds=1))
     assert estimator.raw_offset() == timedelta(0)
+
+
+def test_a_clock_that_was_set_makes_the_old_samples_void() -> None:
+    estimator = OffsetEstimator()
+    feed(estimator, true_offset=timedelta(0), out=MS, back=MS)
+    feed(estimator, true_offset=90_000 * MS, out=50 * MS, back=50 * MS)
+    assert estimator.offset() == 90_000 * MS
