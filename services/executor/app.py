@@ -30,7 +30,7 @@ from services.executor.adapters.http.response_checks import ResponseChecker
 from services.executor.adapters.http.session import open_session
 from services.executor.adapters.http.target_caller import HttpTargetCaller
 from services.executor.adapters.metrics_observer import MetricsObserver
-from services.executor.adapters.open_admission import OpenAdmission
+from services.executor.adapters.redis_gates.gates import RedisGates
 from services.executor.adapters.scheduler_attempts import SchedulerAttempts
 from services.executor.adapters.scheduler_clock import EstimatedClock
 from services.executor.adapters.stream_deliveries import StreamDeliveries
@@ -43,6 +43,7 @@ _GRANTS_BYTES = 64 * 1024 * 1024
 """A batch of grants carries whole requests."""
 _COMMAND_CONNECTIONS = 8
 """To Redis, beside one for each reader, which blocks its own."""
+_GATE_CONNECTIONS = 4
 _ANSWER_THREADS = 2
 _STOP_GRACE_SECONDS = 1.0
 
@@ -83,14 +84,14 @@ async def serve(settings: ExecutorSettings, stopping: asyncio.Event) -> None:
             service=SchedulerAttempts(channel, executor_id, clock, estimator),
             deliveries=StreamDeliveries(stream, executor_id, settings.reap_idle_seconds),
             caller=open_target_caller(settings, clock, edges),
-            admission=OpenAdmission(),
+            gates=open_gates(settings, edges),
             observer=MetricsObserver(metrics),
             make_alarm=make_alarm,
             clock=clock,
             scheduler_clock=EstimatedClock(clock, estimator),
         )
-        executor = wire(ports, settings, health, stopping)
-        server = RpcServer(settings.executor_health_address, health=health)
+        executor = wire(ports, executor_id, settings, health, stopping)
+        server = RpcServer(settings.executor_health_address, health=health, reflection_services=())
         await server.start()
         edges.push_async_callback(server.stop, _STOP_GRACE_SECONDS)
         log.info(
@@ -101,6 +102,18 @@ async def serve(settings: ExecutorSettings, stopping: asyncio.Event) -> None:
         )
         await executor.run(stopping)
     log.info("executor.stopped")
+
+
+def open_gates(settings: ExecutorSettings, edges: AsyncExitStack) -> RedisGates:
+    """Return the shared gates, on connections of their own; they close with `edges`."""
+    gates = RedisGates(
+        open_redis(settings.redis_url.get_secret_value(), max_connections=_GATE_CONNECTIONS),
+        key_prefix=settings.redis_key_prefix,
+        rules=settings.gate_rules,
+        call_seconds=settings.limits_call_seconds,
+    )
+    edges.push_async_callback(gates.close)
+    return gates
 
 
 def open_target_caller(settings: ExecutorSettings, clock: Clock, edges: AsyncExitStack) -> HttpTargetCaller:

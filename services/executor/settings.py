@@ -9,6 +9,7 @@ from pydantic_settings import NoDecode
 
 from libs.common.rpc.tls import InternalTlsSettings
 from services.executor.domain.address_guard import AllowedTarget
+from services.executor.domain.gate_values import SECOND, CircuitRules, GateRules
 
 
 class ExecutorSettings(InternalTlsSettings):
@@ -77,11 +78,55 @@ class ExecutorSettings(InternalTlsSettings):
     dns_cache_seconds: int = Field(
         default=10, ge=1, le=300, description="How long a name's addresses are remembered, seconds, 1-300. Default 10."
     )
+    rate_window_seconds: float = Field(
+        default=60.0,
+        ge=1,
+        le=60,
+        description="What counts as the minute of a limit of requests a minute, seconds, 1-60; the same on all"
+        " executors, shorter for tests only. Default 60.",
+    )
+    limits_call_seconds: float = Field(
+        default=0.5,
+        gt=0,
+        le=5,
+        description="How long Redis may take to answer for limits; then each executor keeps its share alone, up to 5."
+        " Default 0.5.",
+    )
+    assumed_executors: int = Field(
+        default=4,
+        ge=1,
+        le=10_000,
+        description="By how many executors limits are shared for as long as Redis has not told how many there are,"
+        " 1-10,000. Default 4.",
+    )
+    circuit_min_calls: int = Field(
+        default=20,
+        ge=1,
+        le=100_000,
+        description="Fewer calls of a host in a minute never open its circuit, 1-100,000. Default 20.",
+    )
+    circuit_failure_percent: int = Field(
+        default=50, ge=1, le=100, description="The part of failed calls that opens a circuit, percent. Default 50."
+    )
+    circuit_open_seconds: float = Field(
+        default=15.0,
+        ge=0.1,
+        le=300,
+        description="How long a circuit stays open at first, seconds, 0.1-300; doubles up to 300 s. Default 15.",
+    )
     allowed_targets: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Inside addresses that may be dialled all the same: networks and host names, each with or without a"
         " port, separated by commas, such as 10.1.0.0/16,llm.internal:8443. Default none.",
     )
+
+    @property
+    def gate_rules(self) -> GateRules:
+        """Return the rules of all gates."""
+        circuit = CircuitRules(
+            self.circuit_min_calls, self.circuit_failure_percent, round(self.circuit_open_seconds * SECOND)
+        )
+        return GateRules(round(self.rate_window_seconds * SECOND), circuit)
 
     @field_validator("allowed_targets", mode="before")
     @classmethod

@@ -13,6 +13,8 @@ from libs.common.supervised_loop import Heartbeat
 from services.executor.domain.delivery_mode import DeliveryMode
 from services.executor.settings import ExecutorSettings
 from services.executor.usecases.acknowledger import Acknowledger
+from services.executor.usecases.admission_desk import AdmissionDesk
+from services.executor.usecases.admission_queue import AdmissionQueue
 from services.executor.usecases.answer_delivery import AnswerDelivery
 from services.executor.usecases.attempt_runner import AttemptRunner
 from services.executor.usecases.drain import Drain
@@ -20,26 +22,30 @@ from services.executor.usecases.due_waiter import DueWaiter
 from services.executor.usecases.executor import Duty, Executor
 from services.executor.usecases.fetch_status import FetchStatus
 from services.executor.usecases.held_attempts import HeldAttempts
+from services.executor.usecases.host_watch import HostWatch
 from services.executor.usecases.intake import Intake
 from services.executor.usecases.lease_keeper import CHECK_INTERVAL_SECONDS, LeaseKeeper
 from services.executor.usecases.poller import Poller
 from services.executor.usecases.ports import (
-    Admission,
     AlarmFactory,
     AttemptService,
     Deliveries,
     ExecutorObserver,
     SchedulerClock,
+    SharedGates,
     TargetCaller,
 )
 from services.executor.usecases.reaper import Reaper
 from services.executor.usecases.report_batcher import ReportBatcher
+from services.executor.usecases.shared_limits import KEEP_SECONDS, SharedLimits
 from services.executor.usecases.stream_reader import StreamReader
 
 SILENCE_SECONDS = 1.5
 """A read of Redis that has no answer for longer counts as an outage; above the second that an idle read takes."""
 RECOVERY_SECONDS = 5.0
 """How long both paths deliver after an outage; covers a dispatcher that notices late."""
+HOST_REPORT_SECONDS = 3.0
+"""How often changes of target hosts are reported."""
 _DRAIN_MARGIN = 0.9
 """The part of the process's drain deadline that the executor's own drain may take; the edges close in the rest."""
 
@@ -51,16 +57,18 @@ class Ports:
     service: AttemptService
     deliveries: Deliveries
     caller: TargetCaller
-    admission: Admission
+    gates: SharedGates
     observer: ExecutorObserver
     make_alarm: AlarmFactory
     clock: Clock
     scheduler_clock: SchedulerClock
 
 
-def wire(ports: Ports, settings: ExecutorSettings, health: HealthReporter, stopping: asyncio.Event) -> Executor:
+def wire(
+    ports: Ports, executor_id: str, settings: ExecutorSettings, health: HealthReporter, stopping: asyncio.Event
+) -> Executor:
     """Return an executor over these ports, with its health checks added."""
-    clock = ports.clock
+    clock, chance = ports.clock, random.Random()  # noqa: S311 - spreads polls and waits, guards nothing
     held = HeldAttempts(settings.executor_concurrency + settings.executor_prefetch)
     acknowledger = Acknowledger(ports.deliveries, clock)
     reports = ReportBatcher(
@@ -72,9 +80,10 @@ def wire(ports: Ports, settings: ExecutorSettings, health: HealthReporter, stopp
         window_seconds=settings.report_window_seconds,
         batch_size=settings.report_batch,
     )
+    admission = AdmissionQueue(clock, ports.scheduler_clock)
     runner = AttemptRunner(
         caller=ports.caller,
-        admission=ports.admission,
+        admission=admission,
         answers=AnswerDelivery(ports.service, clock, settings.upload_patience_seconds),
         reports=reports,
         observer=ports.observer,
@@ -82,7 +91,26 @@ def wire(ports: Ports, settings: ExecutorSettings, health: HealthReporter, stopp
         scheduler_clock=ports.scheduler_clock,
     )
     waiter = DueWaiter(ports.scheduler_clock, ports.make_alarm, runner.start, settings.executor_concurrency)
-    intake = Intake(ports.service, held, waiter, acknowledger, clock)
+    watch = HostWatch(ports.service, ports.observer, clock, ports.scheduler_clock)
+    limits = SharedLimits(
+        ports.gates,
+        settings.gate_rules,
+        watch,
+        ports.observer,
+        clock=clock,
+        scheduler_clock=ports.scheduler_clock,
+        executor_id=executor_id,
+        assumed_executors=settings.assumed_executors,
+    )
+    desk = AdmissionDesk(
+        queue=admission,
+        limits=limits,
+        waiter=waiter,
+        runner=runner,
+        scheduler_clock=ports.scheduler_clock,
+        chance=chance.random,
+    )
+    intake = Intake(ports.service, held, admission, acknowledger, clock)
     status = FetchStatus(
         DeliveryMode(silence_seconds=SILENCE_SECONDS, recovery_seconds=RECOVERY_SECONDS),
         clock,
@@ -112,7 +140,7 @@ def wire(ports: Ports, settings: ExecutorSettings, health: HealthReporter, stopp
         scheduler_clock=ports.scheduler_clock,
         stopping=stopping,
         interval_seconds=settings.poll_interval_seconds,
-        jitter=random.Random(),  # noqa: S311 - spreads polls, guards nothing
+        jitter=chance,
     )
     duty = _DutyMaker(clock, health)
     health.add_check("fetch", READINESS, status.not_ready)
@@ -125,6 +153,9 @@ def wire(ports: Ports, settings: ExecutorSettings, health: HealthReporter, stopp
             ),
         ],
         delivery=[
+            duty.make("admission", desk.run_once),
+            duty.make("limits", limits.run_once, KEEP_SECONDS),
+            duty.make("target_hosts", watch.run_once, HOST_REPORT_SECONDS),
             duty.make("report", reports.run_once),
             duty.make("acknowledge", acknowledger.run_once),
             duty.make("leases", LeaseKeeper(ports.service, held, runner, clock).run_once, CHECK_INTERVAL_SECONDS),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from punctual.internal.v1 import attempt_service_pb2 as pb
-from punctual.v1 import execution_pb2, job_pb2
+from punctual.v1 import execution_pb2, job_pb2, target_host_pb2
 
 from services.executor.adapters.proto_time import instant_of, seconds_of, span_of, stamp_of
 from services.executor.domain.answer import RateLimitObservation
@@ -22,8 +22,15 @@ from services.executor.domain.attempt import (
     ResponsePolicy,
     TargetRequest,
 )
+from services.executor.domain.gate_values import CircuitState, DeferReason, from_micros, to_micros
 from services.executor.domain.report import Report, ReportedResponse
-from services.executor.usecases.ports import GrantBatch
+from services.executor.usecases.ports import GrantBatch, ObservedHost
+
+_CIRCUITS = {
+    CircuitState.CLOSED: target_host_pb2.TargetHost.CIRCUIT_CLOSED,
+    CircuitState.OPEN: target_host_pb2.TargetHost.CIRCUIT_OPEN,
+    CircuitState.HALF_OPEN: target_host_pb2.TargetHost.CIRCUIT_HALF_OPEN,
+}
 
 
 def batch_of(message: pb.AttemptBatch) -> GrantBatch:
@@ -87,6 +94,26 @@ def report_message(report: Report) -> pb.AttemptReport:
         message.retry_after.CopyFrom(span_of(report.retry_after))
     if report.rate_limit is not None:
         message.rate_limit.CopyFrom(_rate_limit_message(report.rate_limit))
+    return message
+
+
+def host_message(host: ObservedHost) -> target_host_pb2.TargetHost:
+    """Return what was seen of a host as a proto; its limits are not ours to tell."""
+    target, summary = host.target, host.summary
+    message = target_host_pb2.TargetHost(
+        org_id=target.org_id,
+        host=target.host,
+        reset_count=target.generation,
+        circuit=_CIRCUITS[summary.circuit],
+        observe_time=stamp_of(host.observe_time),
+        rate_limit_hit_count=summary.hits,
+    )
+    if summary.circuit is not CircuitState.CLOSED:
+        message.wait_reason = DeferReason.CIRCUIT_OPEN
+        message.retry_time.CopyFrom(stamp_of(from_micros(summary.circuit_until)))
+    elif summary.closed_until > to_micros(host.observe_time):
+        message.wait_reason = DeferReason.TARGET_RATE_LIMIT
+        message.retry_time.CopyFrom(stamp_of(from_micros(summary.closed_until)))
     return message
 
 

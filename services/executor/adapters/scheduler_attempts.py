@@ -17,12 +17,19 @@ from punctual.internal.v1.attempt_service_pb2_grpc import AttemptServiceStub
 from libs.common.clock import Clock
 from libs.common.clock_offset import OffsetEstimator
 from libs.common.errors import InternalError
-from services.executor.adapters.attempt_messages import batch_of, lease_message, report_message
+from services.executor.adapters.attempt_messages import batch_of, host_message, lease_message, report_message
 from services.executor.adapters.proto_time import instant_of, seconds_of
 from services.executor.domain.answer import AnswerSource
 from services.executor.domain.attempt import Lease
 from services.executor.domain.report import Report
-from services.executor.usecases.ports import Extensions, ExtensionVerdict, GrantBatch, PollMode, ReportVerdict
+from services.executor.usecases.ports import (
+    Extensions,
+    ExtensionVerdict,
+    GrantBatch,
+    ObservedHost,
+    PollMode,
+    ReportVerdict,
+)
 
 CALL_SECONDS = 5.0
 UPLOAD_SECONDS = 60.0
@@ -61,10 +68,14 @@ class SchedulerAttempts:
         self._look_at_clock(sent, answer.server_time)
         return batch_of(answer)
 
-    async def poll(self, request_id: str, max_attempts: int, mode: PollMode) -> GrantBatch:
+    async def poll(self, request_id: str, max_attempts: int, mode: PollMode, *, repetition: bool) -> GrantBatch:
         """Ask for attempts that no delivery reached."""
         request = pb.PollReadyRequest(
-            executor_id=self._executor_id, request_id=request_id, max_attempts=max_attempts, mode=_POLL_MODES[mode]
+            executor_id=self._executor_id,
+            request_id=request_id,
+            max_attempts=max_attempts,
+            mode=_POLL_MODES[mode],
+            repetition=repetition,
         )
         sent = self._clock.now()
         answer: pb.AttemptBatch = await self._stub.PollReady(request, timeout=CALL_SECONDS)
@@ -93,6 +104,13 @@ class SchedulerAttempts:
         self._look_at_clock(sent, answer.server_time)
         _require_same_length(len(reports), len(answer.results))
         return [_REPORTS.get(item.verdict, ReportVerdict.STALE) for item in answer.results]
+
+    async def report_hosts(self, hosts: Sequence[ObservedHost]) -> None:
+        """Report what was seen of target hosts."""
+        request = pb.ReportTargetHostsRequest(
+            executor_id=self._executor_id, target_hosts=[host_message(host) for host in hosts]
+        )
+        await self._stub.ReportTargetHosts(request, timeout=CALL_SECONDS)
 
     async def upload(self, lease: Lease, encoding: str, source: AnswerSource) -> str:
         """Store a large answer and return its reference."""

@@ -104,7 +104,7 @@ def report_of_abort(lease: Lease, progress: CallProgress, ended: datetime, *, ca
     if cancelled:
         return Report(lease, Result.CANCELLED, progress.start_time, ended, trace_id=trace_id)
     if not progress.may_be_sent:
-        return Report(lease, Result.RELEASED, trace_id=trace_id)
+        return Report(lease, Result.RELEASED, end_time=ended, trace_id=trace_id)
     return Report(
         lease,
         Result.NO_ANSWER,
@@ -143,6 +143,6 @@ def report_of_call(
     )
 
 
-def deferred_report(lease: Lease, until: datetime, reason: str, trace_id: str) -> Report:
+def deferred_report(lease: Lease, ended: datetime, until: datetime, reason: str, trace_id: str) -> Report:
     """Return the report that puts an attempt back unsent until a limit or a circuit lets it through."""
-    return Report(lease, Result.DEFERRED, defer_time=until, defer_reason=reason, trace_id=trace_id)
+    return Report(lease, Result.DEFERRED, end_time=ended, defer_time=until, defer_reason=reason, trace_id=trace_id)

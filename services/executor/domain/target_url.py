@@ -33,6 +33,12 @@ class TargetUrl:
         """Return what a browser would call the origin."""
         return self.scheme, self.host, self.port
 
+    @property
+    def host_port(self) -> str:
+        """Return the host with its port, such as `api.example.com:443`, by which limits and circuits are kept."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
 
 def parse_target_url(text: str) -> TargetUrl:
     """Return the checked address.

@@ -1,4 +1,4 @@
-"""Carries out one held attempt: asks for admission, makes the call, keeps the answer safe, hands in the report.
+"""Carries out one held attempt: makes the call, keeps the answer safe, hands in the report, tells the attempt's gate.
 
 Every way out ends in exactly one of two: a report in the batcher, or, when the lease is not ours any more, in letting
 go without a word. An attempt whose lease ran out before its POST is never started: somebody else may be making that
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
@@ -23,9 +24,10 @@ from services.executor.domain.report import (
     report_of_abort,
     report_of_call,
 )
+from services.executor.usecases.admission_queue import AdmissionQueue
 from services.executor.usecases.answer_delivery import AnswerDelivery
 from services.executor.usecases.held_attempts import Abort, Held, Phase
-from services.executor.usecases.ports import Admission, Deferral, ExecutorObserver, SchedulerClock, TargetCaller
+from services.executor.usecases.ports import ExecutorObserver, SchedulerClock, TargetCaller
 from services.executor.usecases.report_batcher import ReportBatcher
 
 log = get_logger(__name__)
@@ -38,7 +40,7 @@ class AttemptRunner:
         self,
         *,
         caller: TargetCaller,
-        admission: Admission,
+        admission: AdmissionQueue,
         answers: AnswerDelivery,
         reports: ReportBatcher,
         observer: ExecutorObserver,
@@ -68,32 +70,36 @@ class AttemptRunner:
         elif held.task is not None:
             held.task.cancel()
 
+    def defer(self, held: Held, until: datetime, reason: str) -> None:
+        """Put an attempt back unsent, for a limit or an open circuit."""
+        ended = self._scheduler_clock.now()
+        self._hand_in(held, deferred_report(held.lease, ended, until, reason, held.grant.trace_id))
+
     async def _run(self, held: Held, free_slot: Callable[[], None]) -> None:
-        call: CallResult | Deferral | None = None
+        call: CallResult | None = None
         try:
             if self._clock.monotonic() >= held.expires:
                 held.abort = Abort.LOST
                 log.warning("attempt.lease_expired_unsent", execution_id=held.lease.execution_id)
+            elif self._admission.is_overdue(held):
+                # It waited too long for a request slot: what it was let through for is over.
+                held.phase, held.task = Phase.WAITING, None
+                self._admission.ask_again(held)
+                return
             else:
                 call = await self._call(held)
         except asyncio.CancelledError:
             _swallow_own_abort(held)
         finally:
             free_slot()
-        match call:
-            case None:
-                self._conclude_abort(held)
-            case Deferral():
-                self._hand_in(held, deferred_report(held.lease, call.until, call.reason, held.grant.trace_id))
-            case CallResult():
-                await self._conclude_call(held, call)
+        if call is None:
+            self._conclude_abort(held)
+        else:
+            await self._conclude_call(held, call)
 
-    async def _call(self, held: Held) -> CallResult | Deferral:
-        """Make the call if it is admitted; an admitted one is noted whatever comes of it."""
+    async def _call(self, held: Held) -> CallResult:
+        """Make the call; its gate hears of its end whatever comes of it."""
         grant, progress = held.grant, held.progress
-        deferral = await self._admission.admit(grant)
-        if deferral is not None:
-            return deferral
         call: CallResult | None = None
         try:
             progress.start_time = self._scheduler_clock.now()
@@ -105,7 +111,7 @@ class AttemptRunner:
             result = Result.NO_ANSWER if progress.may_be_sent else Result.NOT_SENT
             call = CallResult(result, error_reason="EXECUTOR_FAILED", error_message="the executor failed")
         finally:
-            await self._admission.note(grant, call)
+            self._admission.note(held, call)
         # If we die here the target has answered and nobody knows: the lease runs out and the outcome is unknown.
         crash_point("executor.answered")
         return call
@@ -126,6 +132,7 @@ class AttemptRunner:
     def _conclude_abort(self, held: Held) -> None:
         """End an attempt that was cut short: without a word when it is not ours any more, else with a report."""
         held.phase = Phase.CONCLUDING
+        self._admission.note(held, None)
         if held.abort is Abort.LOST:
             self._reports.let_go(held)
             return

@@ -1,4 +1,5 @@
-"""Starts each attempt at its due instant: never early, oldest first, no more at a time than there are request slots.
+"""Starts each attempt at its instant, which is its due time or its slot within a limit: never early, oldest first, no
+more at a time than there are request slots.
 
 One heap and one alarm serve all waiting attempts, so that the process wakes once for each distinct due instant,
 however many attempts share it. The alarm is only a hint: the clock is asked again at every ring, an early ring is set
@@ -46,7 +47,7 @@ class DueWaiter:
     def add(self, attempts: Iterable[Held]) -> None:
         """Hold these back; what is due already starts before this returns, what is aborted meanwhile never does."""
         for held in attempts:
-            heapq.heappush(self._heap, (held.grant.due_time, next(self._order), held))
+            heapq.heappush(self._heap, (held.start_time, next(self._order), held))
         self._advance()
 
     def _slot_freed(self) -> None:

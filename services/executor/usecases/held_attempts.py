@@ -12,8 +12,10 @@ import asyncio
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from services.executor.domain.attempt import Grant, Lease
+from services.executor.domain.gate_values import Admitted, TargetKey, from_micros
 from services.executor.domain.report import CallProgress
 from services.executor.usecases.ports import Entry
 
@@ -22,7 +24,7 @@ class Phase(enum.Enum):
     """How far a held attempt is."""
 
     WAITING = enum.auto()
-    """For its due instant, or for a free request slot."""
+    """To be let through, for its instant, or for a free request slot."""
     CALLING = enum.auto()
     """Its POST is being made."""
     CONCLUDING = enum.auto()
@@ -42,7 +44,7 @@ class Abort(enum.Enum):
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """One held attempt; changed only by its runner and the lease keeper."""
+    """One held attempt; changed only by its runner, its admission and the lease keeper."""
 
     grant: Grant
     expires: float
@@ -53,6 +55,18 @@ class Held:
     abort: Abort | None = None
     progress: CallProgress = field(default_factory=CallProgress)
     task: asyncio.Task[None] | None = None
+    target: TargetKey | None = None
+    """The gate that it passes; None: its address is none, so it is refused without one."""
+    admitted: Admitted | None = None
+    """The slot that it holds; None before it was let through, and after its gate heard of its end."""
+    waits_since: float | None = None
+    """When it was first told that all places are taken, on the monotonic clock."""
+
+    @property
+    def start_time(self) -> datetime:
+        """Return the instant before which its POST must not start: its due time, or its slot if that is later."""
+        due = self.grant.due_time
+        return due if self.admitted is None else max(due, from_micros(self.admitted.slot))
 
     @property
     def lease(self) -> Lease:

@@ -20,7 +20,7 @@ from libs.common.ids import new_id
 from libs.common.logs import get_logger
 from services.executor.domain.attempt import Refusal
 from services.executor.usecases.acknowledger import Acknowledger
-from services.executor.usecases.due_waiter import DueWaiter
+from services.executor.usecases.admission_queue import AdmissionQueue
 from services.executor.usecases.held_attempts import Held, HeldAttempts
 from services.executor.usecases.ports import AttemptService, Entry, GrantBatch, PollMode
 
@@ -45,11 +45,16 @@ class Intake:
     """Asks the scheduler for attempts and holds what it grants."""
 
     def __init__(
-        self, service: AttemptService, held: HeldAttempts, waiter: DueWaiter, acknowledger: Acknowledger, clock: Clock
+        self,
+        service: AttemptService,
+        held: HeldAttempts,
+        admission: AdmissionQueue,
+        acknowledger: Acknowledger,
+        clock: Clock,
     ) -> None:
         self._service = service
         self._held = held
-        self._waiter = waiter
+        self._admission = admission
         self._acknowledger = acknowledger
         self._clock = clock
         self._ask_again: dict[str, datetime] = {}
@@ -99,10 +104,11 @@ class Intake:
         Raises:
             UnavailableError: the scheduler is away; the next poll returns the grants of this one.
         """
-        question = self._polling or Question(new_id(), self._clock.monotonic())
+        repeated = self._polling
+        question = repeated or Question(new_id(), self._clock.monotonic())
         self._polling = None
         try:
-            batch = await self._service.poll(question.request_id, max_attempts, mode)
+            batch = await self._service.poll(question.request_id, max_attempts, mode, repetition=repeated is not None)
         except UnavailableError:
             self._polling = question
             raise
@@ -123,7 +129,8 @@ class Intake:
         self._forget_refused(batch.refusals, entries)
         if taken:
             crash_point("executor.begun")
-            self._waiter.add(taken)
+            for held in taken:
+                self._admission.ask(held)
         return len(taken)
 
     def _forget_refused(self, refusals: Sequence[Refusal], entries: Mapping[str, Entry]) -> None:

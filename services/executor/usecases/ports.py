@@ -7,7 +7,7 @@ or not the first one had an effect: every call here is idempotent by request id,
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -15,6 +15,7 @@ from typing import Protocol
 from services.executor.domain.answer import AnswerSource
 from services.executor.domain.attempt import Grant, Lease, Refusal
 from services.executor.domain.delivery_mode import Mode
+from services.executor.domain.gate_values import Ask, CircuitState, GateSummary, Note, TargetKey, Verdict
 from services.executor.domain.report import CallProgress, CallResult, Report
 
 MAX_BATCH = 1_000
@@ -68,6 +69,15 @@ class PollMode(enum.Enum):
     """All that is due soon: delivery while Redis is away."""
 
 
+@dataclass(frozen=True, slots=True)
+class ObservedHost:
+    """What this executor saw of a gate last."""
+
+    target: TargetKey
+    summary: GateSummary
+    observe_time: datetime
+
+
 class AttemptService(Protocol):
     """The scheduler, as executors see it."""
 
@@ -75,8 +85,8 @@ class AttemptService(Protocol):
         """Ask for attempts of delivered executions; the same request id returns the same grants."""
         ...
 
-    async def poll(self, request_id: str, max_attempts: int, mode: PollMode) -> GrantBatch:
-        """Ask for attempts that no delivery reached; the same request id returns the same grants."""
+    async def poll(self, request_id: str, max_attempts: int, mode: PollMode, *, repetition: bool) -> GrantBatch:
+        """Ask for attempts that no delivery reached; a repetition returns the grants of the call that it repeats."""
         ...
 
     async def extend(self, leases: Sequence[Lease]) -> Extensions:
@@ -85,6 +95,10 @@ class AttemptService(Protocol):
 
     async def report(self, reports: Sequence[Report]) -> Sequence[ReportVerdict]:
         """Report outcomes; the verdicts come in the order of the reports."""
+        ...
+
+    async def report_hosts(self, hosts: Sequence[ObservedHost]) -> None:
+        """Report what was seen of target hosts, for people to read."""
         ...
 
     async def upload(self, lease: Lease, encoding: str, source: AnswerSource) -> str:
@@ -155,26 +169,37 @@ class TargetCaller(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Deferral:
-    """Not now: the attempt goes back unsent until `until`, for a limit or an open circuit."""
+class GateAnswers:
+    """What gates answered, in the order in which they were told and asked."""
 
-    until: datetime
-    reason: str
+    after_notes: tuple[GateSummary, ...]
+    verdicts: tuple[Verdict, ...]
+    after_asks: tuple[GateSummary, ...]
 
 
-class Admission(Protocol):
-    """Decides right before a POST whether the target can take it: rate limits, concurrency caps, circuit breakers.
+class SharedGates(Protocol):
+    """The gates that all executors share. Every method takes a bounded time, whatever Redis does."""
 
-    Whoever was admitted is noted exactly once when it is over, whatever came of it, so that a slot that admission took
-    is given back.
-    """
+    async def exchange(
+        self, notes: Sequence[tuple[TargetKey, Note]], asks: Sequence[tuple[TargetKey, Ask]]
+    ) -> GateAnswers:
+        """Tell and ask in one round trip, the notes first.
 
-    async def admit(self, grant: Grant) -> Deferral | None:
-        """Return None to let the attempt through, or until when it must wait, and why."""
+        Raises:
+            UnavailableError: as with the other methods; what was let through then is not known, and costs slots only.
+        """
         ...
 
-    async def note(self, grant: Grant, call: CallResult | None) -> None:
-        """Learn from an admitted attempt's end; None: it was aborted."""
+    async def renew(self, places: Mapping[TargetKey, Sequence[str]], now: int, lease_until: int) -> None:
+        """Keep the places of attempts that go on."""
+        ...
+
+    async def restore(self, starts: Mapping[TargetKey, Mapping[str, Sequence[tuple[str, int]]]]) -> None:
+        """Add starts that it does not know of: of each job by its id, and of the host under the empty id."""
+        ...
+
+    async def sign_of_life(self, executor_id: str, now: int) -> tuple[int, bool]:
+        """Tell that an executor is there; return how many there are, and whether this one was known."""
         ...
 
 
@@ -195,4 +220,16 @@ class ExecutorObserver(Protocol):
 
     def mode_changed(self, mode: Mode) -> None:
         """Hear how due work is fetched from now on."""
+        ...
+
+    def rate_limit_hit(self) -> None:
+        """Hear of a target that answered 429 while its gate was open."""
+        ...
+
+    def circuit_changed(self, state: CircuitState) -> None:
+        """Hear of a circuit that this executor's report took to a state."""
+        ...
+
+    def limits_shared(self, *, shared: bool) -> None:
+        """Hear whether limits are kept together, or each executor keeps its share."""
         ...

@@ -59,8 +59,9 @@ async def test_a_grant_arrives_whole(attempts: SchedulerAttempts, scheduler: Fak
 
 
 async def test_a_poll_says_its_mode(attempts: SchedulerAttempts, scheduler: FakeScheduler) -> None:
-    assert (await attempts.poll("r", 7, PollMode.ALL)).more
-    assert (scheduler.requests[0].max_attempts, scheduler.requests[0].mode) == (7, 2)
+    assert (await attempts.poll("r", 7, PollMode.ALL, repetition=True)).more
+    request = scheduler.requests[0]
+    assert (request.max_attempts, request.mode, request.repetition) == (7, 2, True)
 
 
 async def test_verdicts_come_in_order(attempts: SchedulerAttempts) -> None:

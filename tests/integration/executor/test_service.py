@@ -48,6 +48,8 @@ async def test_delivered_executions_are_posted_on_the_dot_once(
         due = {f"e{n}": datetime.now(UTC) + timedelta(seconds=0.4 + n * 0.01) for n in range(COUNT)}
         due["later"] = datetime.now(UTC) + timedelta(seconds=60)
         scheduler.ready = {name: grant_message(name, target.url, instant) for name, instant in due.items()}
+        # The sixty others use up the job's requests of this minute.
+        scheduler.ready["later"].job_id = "another job"
         entries = [(0, StreamEntry(execution_id=name, due_time=stamp_of(instant))) for name, instant in due.items()]
         await stream.add([*entries, entries[0]])
         async with asyncio.timeout(10):

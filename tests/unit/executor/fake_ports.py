@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -12,13 +12,24 @@ from libs.common.testing.fake_clock import FakeClock
 from services.executor.domain.answer import AnswerSource
 from services.executor.domain.attempt import AttemptLimits, Grant, Lease, Refusal, ResponsePolicy, TargetRequest
 from services.executor.domain.delivery_mode import Mode
+from services.executor.domain.gate_values import (
+    SECOND,
+    Admitted,
+    Ask,
+    CircuitState,
+    GateSummary,
+    Note,
+    TargetKey,
+    Verdict,
+)
 from services.executor.domain.report import CallProgress, CallResult, Report, Result
 from services.executor.usecases.ports import (
-    Deferral,
     Entry,
     Extensions,
     ExtensionVerdict,
+    GateAnswers,
     GrantBatch,
+    ObservedHost,
     PollMode,
     ReportVerdict,
 )
@@ -59,6 +70,8 @@ class FakeAttemptService:
     more: bool = False
     begins: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     polls: list[tuple[str, int, PollMode]] = field(default_factory=list)
+    repetitions: list[bool] = field(default_factory=list)
+    hosts: list[list[ObservedHost]] = field(default_factory=list)
     extended: list[tuple[Lease, ...]] = field(default_factory=list)
     reports: list[list[Report]] = field(default_factory=list)
     uploads: list[tuple[Lease, str, bytes]] = field(default_factory=list)
@@ -79,8 +92,9 @@ class FakeAttemptService:
         refusals = tuple(self.refusals.pop(item, Refusal(item, "NOT_READY")) for item in refused)
         return GrantBatch(grants, refusals, self.lease_seconds)
 
-    async def poll(self, request_id: str, max_attempts: int, mode: PollMode) -> GrantBatch:
+    async def poll(self, request_id: str, max_attempts: int, mode: PollMode, *, repetition: bool) -> GrantBatch:
         self.polls.append((request_id, max_attempts, mode))
+        self.repetitions.append(repetition)
         self._require()
         grants = tuple(self.ready.pop(item) for item in list(self.ready)[:max_attempts])
         return GrantBatch(grants, (), self.lease_seconds, more=self.more)
@@ -106,6 +120,10 @@ class FakeAttemptService:
             raise self.upload_error
         self.uploads.append((lease, encoding, b"".join(source.chunks())))
         return f"blob-{lease.execution_id}"
+
+    async def report_hosts(self, hosts: Sequence[ObservedHost]) -> None:
+        self._require()
+        self.hosts.append(list(hosts))
 
     @property
     def told(self) -> dict[str, Report]:
@@ -212,18 +230,49 @@ class ClockAlarm:
         self._on_ring()
 
 
-class FakeAdmission:
-    """Lets through, or defers; remembers who was noted."""
+@dataclass
+class FakeGates:
+    """Lets through at once, or answers as a test says; `available = False` makes every method fail."""
 
-    def __init__(self) -> None:
-        self.deferral: Deferral | None = None
-        self.noted: list[tuple[str, Result | None]] = []
+    verdict: Callable[[Ask], Verdict] = lambda ask: Admitted(ask.at, ask.at + 60 * SECOND)
+    summary: GateSummary = field(default_factory=GateSummary)
+    executors: int = 1
+    known: bool = True
+    available: bool = True
+    noted: list[Note] = field(default_factory=list)
+    asked: list[Ask] = field(default_factory=list)
+    exchanges: list[tuple[int, int]] = field(default_factory=list)
+    renewed: list[Mapping[TargetKey, Sequence[str]]] = field(default_factory=list)
+    restored: list[Mapping[TargetKey, Mapping[str, Sequence[tuple[str, int]]]]] = field(default_factory=list)
 
-    async def admit(self, grant: Grant) -> Deferral | None:
-        return self.deferral
+    async def exchange(
+        self, notes: Sequence[tuple[TargetKey, Note]], asks: Sequence[tuple[TargetKey, Ask]]
+    ) -> GateAnswers:
+        self._require()
+        self.exchanges.append((len(notes), len(asks)))
+        self.noted += [note for _, note in notes]
+        self.asked += [ask for _, ask in asks]
+        return GateAnswers(
+            after_notes=(self.summary,) * len(notes),
+            verdicts=tuple(self.verdict(ask) for _, ask in asks),
+            after_asks=(self.summary,) * len(asks),
+        )
 
-    async def note(self, grant: Grant, call: CallResult | None) -> None:
-        self.noted.append((grant.lease.execution_id, call.result if call else None))
+    async def renew(self, places: Mapping[TargetKey, Sequence[str]], now: int, lease_until: int) -> None:
+        self._require()
+        self.renewed.append(places)
+
+    async def restore(self, starts: Mapping[TargetKey, Mapping[str, Sequence[tuple[str, int]]]]) -> None:
+        self._require()
+        self.restored.append(starts)
+
+    async def sign_of_life(self, executor_id: str, now: int) -> tuple[int, bool]:
+        self._require()
+        return self.executors, self.known
+
+    def _require(self) -> None:
+        if not self.available:
+            raise UnavailableError("GATES_UNAVAILABLE", "Redis is away")
 
 
 class RecordingObserver:
@@ -234,6 +283,9 @@ class RecordingObserver:
         self.results: list[Result] = []
         self.refused = 0
         self.modes: list[Mode] = []
+        self.hits = 0
+        self.circuits: list[CircuitState] = []
+        self.shared: list[bool] = []
 
     def started(self, lag_seconds: float) -> None:
         self.lags.append(lag_seconds)
@@ -246,6 +298,15 @@ class RecordingObserver:
 
     def mode_changed(self, mode: Mode) -> None:
         self.modes.append(mode)
+
+    def rate_limit_hit(self) -> None:
+        self.hits += 1
+
+    def circuit_changed(self, state: CircuitState) -> None:
+        self.circuits.append(state)
+
+    def limits_shared(self, *, shared: bool) -> None:
+        self.shared.append(shared)
 
 
 def due_in(seconds: float) -> datetime:

@@ -14,16 +14,17 @@ from libs.common.testing.fake_clock import FakeClock, settle
 from services.executor.domain.answer import Answer
 from services.executor.domain.attempt import Refusal
 from services.executor.domain.delivery_mode import Mode
+from services.executor.domain.gate_values import SECOND, DeferReason, Deferred, Feedback
 from services.executor.domain.report import CallResult, Result
 from services.executor.settings import ExecutorSettings
-from services.executor.usecases.ports import Deferral, ExtensionVerdict, PollMode
+from services.executor.usecases.ports import ExtensionVerdict, PollMode
 from services.executor.wiring import Ports, wire
 from tests.unit.executor.fake_ports import (
     T0,
     ClockAlarm,
-    FakeAdmission,
     FakeAttemptService,
     FakeDeliveries,
+    FakeGates,
     FakeTarget,
     RecordingObserver,
     due_in,
@@ -40,7 +41,7 @@ class Bench:
         self.service = FakeAttemptService()
         self.deliveries = FakeDeliveries(self.clock)
         self.target = FakeTarget(self.clock)
-        self.admission = FakeAdmission()
+        self.gates = FakeGates()
         self.observer = RecordingObserver()
         self.health = HealthReporter()
         self.stopping = asyncio.Event()
@@ -49,12 +50,13 @@ class Bench:
                 self.service,
                 self.deliveries,
                 self.target,
-                self.admission,
+                self.gates,
                 self.observer,
                 lambda on_ring: ClockAlarm(self.clock, on_ring),
                 self.clock,
                 self.clock,
             ),
+            "executor-1",
             settings,
             self.health,
             self.stopping,
@@ -250,12 +252,12 @@ async def test_an_attempt_whose_lease_ran_out_before_its_post_is_never_sent(star
 
 async def test_a_deferred_attempt_goes_back_unsent(start: Start) -> None:
     bench = start()
-    bench.admission.deferral = Deferral(due_in(30), "JOB_RATE_LIMIT")
+    bench.gates.verdict = lambda ask: Deferred(ask.now + 30 * SECOND, DeferReason.JOB_RATE_LIMIT)
     bench.deliver("e1")
     await bench.pass_time(1)
     report = bench.service.told["e1"]
     assert (report.result, report.defer_time, report.defer_reason) == (Result.DEFERRED, due_in(30), "JOB_RATE_LIMIT")
-    assert (bench.target.started, bench.admission.noted) == ([], [])
+    assert (bench.target.started, bench.gates.noted) == ([], [])
 
 
 async def test_an_admitted_attempt_is_noted_once_even_when_it_is_aborted(start: Start) -> None:
@@ -264,7 +266,8 @@ async def test_an_admitted_attempt_is_noted_once_even_when_it_is_aborted(start: 
     bench.service.extension = lambda _: ExtensionVerdict.CANCEL
     bench.deliver("e1")
     await bench.pass_time(15)
-    assert bench.admission.noted == [("e1", None)]
+    [note] = bench.gates.noted
+    assert (note.execution_id, note.started, note.feedback) == ("e1", True, Feedback())
 
 
 @pytest.mark.parametrize(("sends", "result"), [(True, Result.NO_ANSWER), (False, Result.NOT_SENT)])

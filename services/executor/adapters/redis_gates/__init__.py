@@ -1,0 +1,1 @@
+"""Gates that all executors share, in Redis: the scripts that decide, and what calls them."""

@@ -1,0 +1,149 @@
+"""What waits to be told to gates and asked of them: attempts that want to start, and the ends of those that did.
+
+Attempts come here in their lead time, so that their gate is asked before they are due, and both ways are batched: what
+gathers during one exchange goes with the next. An attempt that found all places taken is held back here, and asked for
+again the moment that one of this executor's own places becomes free, or after a while, for others give back as well.
+
+Whoever was let through is noted exactly once, whatever came of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from libs.common.clock import Clock
+from libs.common.lifecycle import first_of
+from services.executor.domain.attempt import Grant
+from services.executor.domain.gate_values import Note, TargetKey, to_micros
+from services.executor.domain.place_turns import PlaceTurns
+from services.executor.domain.report import CallResult
+from services.executor.domain.target_feedback import feedback_of
+from services.executor.domain.target_url import BadUrlError, parse_target_url
+from services.executor.usecases.held_attempts import Held
+from services.executor.usecases.ports import SchedulerClock
+
+MAX_ASKS = 500
+"""Attempts in one exchange."""
+RECHECK_SECONDS = 0.1
+"""How often what is held back asks again, in case other executors gave places back."""
+_IDLE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What one exchange carries."""
+
+    notes: Sequence[tuple[TargetKey, Note]]
+    asks: Sequence[Held]
+
+
+class AdmissionQueue:
+    """The attempts before their admission, and the notes of those after it."""
+
+    def __init__(self, clock: Clock, scheduler_clock: SchedulerClock) -> None:
+        self._clock = clock
+        self._scheduler_clock = scheduler_clock
+        self._asks: deque[Held] = deque()
+        self._notes: list[tuple[TargetKey, Note]] = []
+        self._held_back: defaultdict[TargetKey, deque[Held]] = defaultdict(deque)
+        self._recheck = clock.monotonic()
+        self._some = asyncio.Event()
+        self._turns = PlaceTurns()
+
+    def ask(self, held: Held) -> None:
+        """Let an attempt wait to be let through."""
+        held.target = target_of(held.grant)
+        self._asks.append(held)
+        self._some.set()
+
+    def ask_again(self, held: Held) -> None:
+        """Give an attempt's slot back, which it could not use in time, and let it wait for another one."""
+        self.note(held, None)
+        self.ask(held)
+
+    def is_overdue(self, held: Held) -> bool:
+        """Whether it is too late for the slot that an attempt holds."""
+        return held.admitted is not None and to_micros(self._scheduler_clock.now()) > held.admitted.start_by
+
+    def note(self, held: Held, call: CallResult | None) -> None:
+        """Take in the end of an attempt; one that was not let through, or was noted before, changes nothing."""
+        if held.admitted is None or held.target is None:
+            return
+        now = self._scheduler_clock.now()
+        started = held.progress.start_time
+        lease = held.lease
+        note = Note(
+            lease.execution_id,
+            lease.fencing_token,
+            held.grant.job_id,
+            to_micros(now),
+            started is not None,
+            feedback_of(call, now),
+        )
+        held.admitted = None
+        if started is not None:
+            self._turns.took(held.target, (now - started).total_seconds())
+        self._notes.append((held.target, note))
+        waiting = self._held_back.get(held.target)
+        if waiting:
+            self._asks.append(waiting.popleft())
+        self._some.set()
+
+    def hold_back(self, held: Held, target: TargetKey) -> None:
+        """Let an attempt wait here that found all places taken."""
+        if held.waits_since is None:
+            held.waits_since = self._clock.monotonic()
+        self._held_back[target].append(held)
+
+    def turn_micros(self, held: Held, target: TargetKey) -> int:
+        """Return what one place's turn takes if the attempt shall stand in line by it; 0 if it waits here."""
+        places = held.grant.limits.host_concurrent_requests
+        waited = 0.0 if held.waits_since is None else self._clock.monotonic() - held.waits_since
+        ahead = len(self._held_back.get(target, ()))
+        if self._turns.waits_here(target, places, ahead, waited):
+            return 0
+        return round(self._turns.turn_seconds(target, places) * 1_000_000)
+
+    async def gather(self) -> Gathered:
+        """Wait until there is something to tell or to ask, and take it."""
+        if not self._asks and not self._notes:
+            self._some.clear()
+            wait = RECHECK_SECONDS if self._held_back else _IDLE_SECONDS
+            await first_of(self._some.wait(), self._clock.sleep(wait))
+        if self._clock.monotonic() >= self._recheck:
+            self._recheck = self._clock.monotonic() + RECHECK_SECONDS
+            for waiting in self._held_back.values():
+                self._asks.extend(waiting)
+            self._held_back.clear()
+        notes, self._notes = self._notes, []
+        asks: list[Held] = []
+        while self._asks and len(asks) < MAX_ASKS:
+            held = self._asks.popleft()
+            # What was aborted meanwhile has been concluded already.
+            if held.abort is None:
+                asks.append(held)
+        return Gathered(notes, asks)
+
+    def put_back(self, gathered: Gathered) -> None:
+        """Take back what could not be exchanged."""
+        self._notes[:0] = gathered.notes
+        self._asks.extendleft(reversed(gathered.asks))
+
+
+def target_of(grant: Grant) -> TargetKey | None:
+    """Return the gate that an attempt passes; None when its address is none, which the caller reports."""
+    host = _host_of(grant.request.url)
+    return TargetKey(grant.org_id, host, grant.limits.host_generation) if host else None
+
+
+# Jobs fire again and again at few addresses.
+@lru_cache(maxsize=1024)
+def _host_of(url: str) -> str:
+    try:
+        return parse_target_url(url).host_port
+    except BadUrlError:
+        return ""

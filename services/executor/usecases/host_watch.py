@@ -1,0 +1,97 @@
+"""Remembers what gates told of themselves, and reports what changed, so that people can read it at the scheduler.
+
+Repeated rate-limit hits and opened circuits are also events for alerts, told by the executor whose attempt brought them
+about, so that each is told once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from libs.common.clock import Clock
+from libs.common.errors import ResourceExhaustedError, UnavailableError
+from libs.common.logs import get_logger
+from services.executor.domain.gate_values import CircuitState, GateSummary, Note, TargetKey
+from services.executor.usecases.ports import AttemptService, ExecutorObserver, ObservedHost, SchedulerClock
+
+MAX_HOSTS = 10_000
+MAX_REPORTED = 1_000
+"""Hosts in one report."""
+TOLD_AGAIN_SECONDS = 3600.0
+"""A host that is called without any change is reported this often, so that it stays listed."""
+ALERT_HITS = 3
+"""Rate-limit hits in a row from which an event says so; then at each doubling."""
+
+log = get_logger(__name__)
+
+
+class HostWatch:
+    """The latest summaries, and which of them the scheduler does not know."""
+
+    def __init__(
+        self, service: AttemptService, observer: ExecutorObserver, clock: Clock, scheduler_clock: SchedulerClock
+    ) -> None:
+        self._service = service
+        self._observer = observer
+        self._clock = clock
+        self._scheduler_clock = scheduler_clock
+        self._latest: OrderedDict[TargetKey, tuple[GateSummary, float]] = OrderedDict()
+        """With the instant at which it was queued to be reported last."""
+        self._changed: OrderedDict[TargetKey, None] = OrderedDict()
+
+    def told(self, notes: Sequence[tuple[TargetKey, Note]], after: Sequence[GateSummary]) -> None:
+        """Take in where gates stand after they heard of attempts' ends."""
+        for (target, note), summary in zip(notes, after, strict=True):
+            before = self._latest.get(target, (GateSummary(), 0.0))[0]
+            if note.feedback.limited and summary.hits > before.hits:
+                self._limited(target, summary)
+            if summary.circuit is not before.circuit:
+                self._observer.circuit_changed(summary.circuit)
+                level = log.warning if summary.circuit is CircuitState.OPEN else log.info
+                level("target.circuit_changed", org_id=target.org_id, host=target.host, state=summary.circuit.value)
+            self._see(target, summary)
+
+    def asked(self, targets: Sequence[TargetKey], after: Sequence[GateSummary]) -> None:
+        """Take in where gates stand after they were asked."""
+        for target, summary in zip(targets, after, strict=True):
+            self._see(target, summary)
+
+    async def run_once(self) -> int:
+        """Report what changed, a bounded number of hosts, and return how many.
+
+        Raises:
+            UnavailableError: the scheduler is away; they are reported later.
+        """
+        reported = list(self._changed)[:MAX_REPORTED]
+        if not reported:
+            return 0
+        now = self._scheduler_clock.now()
+        hosts = [ObservedHost(target, self._latest[target][0], now) for target in reported if target in self._latest]
+        for target in reported:
+            del self._changed[target]
+        try:
+            await self._service.report_hosts(hosts)
+        except (UnavailableError, ResourceExhaustedError):
+            self._changed.update(dict.fromkeys(reported))
+            raise
+        return len(reported)
+
+    def _see(self, target: TargetKey, summary: GateSummary) -> None:
+        known = self._latest.get(target)
+        now = self._clock.monotonic()
+        told = now if known is None else known[1]
+        if known is None or known[0] != summary or now - told >= TOLD_AGAIN_SECONDS:
+            self._changed[target] = None
+            told = now
+        self._latest[target] = (summary, told)
+        self._latest.move_to_end(target)
+        if len(self._latest) > MAX_HOSTS:
+            forgotten, _ = self._latest.popitem(last=False)
+            self._changed.pop(forgotten, None)
+
+    def _limited(self, target: TargetKey, summary: GateSummary) -> None:
+        self._observer.rate_limit_hit()
+        doublings, rest = divmod(summary.hits, ALERT_HITS)
+        if not rest and doublings & (doublings - 1) == 0:
+            log.warning("target.rate_limited", org_id=target.org_id, host=target.host, hits_in_a_row=summary.hits)
