@@ -3,47 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import random
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
 from punctual.internal.v1 import attempt_service_pb2_grpc, dispatch_service_pb2_grpc
-from punctual.v1 import execution_service_pb2_grpc, job_service_pb2_grpc
+from punctual.v1 import api_key_service_pb2_grpc, target_host_service_pb2_grpc
+from pymongo.asynchronous.database import AsyncDatabase
 
 from libs.common.clock import Clock, SystemClock
-from libs.common.errors import FailedPreconditionError
 from libs.common.logs import get_logger
 from libs.common.rpc.health import LIVENESS, READINESS, HealthReporter
 from libs.common.rpc.interceptors import ErrorInterceptor
 from libs.common.rpc.server import RpcServer
 from libs.common.supervised_loop import Heartbeat, pause, run_forever
+from services.scheduler.access import Access
 from services.scheduler.adapters.due_nudge import InProcessNudge
+from services.scheduler.adapters.mongo.api_key_store import MongoApiKeyStore
 from services.scheduler.adapters.mongo.clock_check import DatabaseCheck
 from services.scheduler.adapters.mongo.connection import open_client, redact_uri, translate_error
 from services.scheduler.adapters.mongo.execution_store import MongoExecutionStore
 from services.scheduler.adapters.mongo.job_store import MongoJobStore
 from services.scheduler.adapters.mongo.migrations import bind_documents, migrate
 from services.scheduler.adapters.mongo.partition_store import MongoPartitionStore
+from services.scheduler.adapters.mongo.target_host_store import MongoTargetHostStore
+from services.scheduler.adapters.rpc.api_key_service import ApiKeyService
 from services.scheduler.adapters.rpc.attempt_service import AttemptService
-from services.scheduler.adapters.rpc.authentication import DevelopmentAuthenticator
 from services.scheduler.adapters.rpc.dispatch_service import DispatchService
-from services.scheduler.adapters.rpc.execution_service import ExecutionService
-from services.scheduler.adapters.rpc.job_service import JobService, JobUseCases
+from services.scheduler.adapters.rpc.target_host_service import TargetHostService
+from services.scheduler.domain.target_host import HostLimits
+from services.scheduler.job_api import Foundation, JobApi
+from services.scheduler.safeguards import SAFEGUARD_SERVICES, ConnectedSafeguards, Safeguards
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.usecases.acquire_due import AcquireDue
+from services.scheduler.usecases.api_keys import CreateApiKey
 from services.scheduler.usecases.begin_attempts import BeginAttempts
-from services.scheduler.usecases.change_job_state import ChangeJobState
-from services.scheduler.usecases.create_job import CreateJob
 from services.scheduler.usecases.extend_leases import ExtendLeases
+from services.scheduler.usecases.grant_details import DescribeGrants
 from services.scheduler.usecases.lease_partitions import LeasePartitions
 from services.scheduler.usecases.report_attempts import ReportAttempts
-from services.scheduler.usecases.run_job import RunJob
 from services.scheduler.usecases.settle import SettleFinished, SweepUnsettled
+from services.scheduler.usecases.target_hosts import ManageTargetHosts
 
 log = get_logger(__name__)
 
-PUBLIC_SERVICES = ("punctual.v1.JobService", "punctual.v1.ExecutionService")
+PUBLIC_SERVICES = (
+    "punctual.v1.JobService",
+    "punctual.v1.ExecutionService",
+    "punctual.v1.ApiKeyService",
+    "punctual.v1.TargetHostService",
+    *SAFEGUARD_SERVICES,
+)
 INTERNAL_SERVICES = ("punctual.internal.v1.DispatchService", "punctual.internal.v1.AttemptService")
 INTERNAL_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """A batch of a thousand grants or reports with their inline answers."""
@@ -53,36 +63,58 @@ STOP_GRACE_SECONDS = 5.0
 
 async def run(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     """Serve until `stopping`; then refuse new calls, finish those in progress, and return."""
-    _refuse_exposed_development_mode(settings)
     clock = SystemClock()
     client = open_client(settings.mongodb_uri.get_secret_value())
     database = client[settings.mongodb_database]
     log.info("database.opened", uri=redact_uri(settings.mongodb_uri.get_secret_value()), name=database.name)
     scheduler = Scheduler(settings, clock)
+    scheduler.access.announce()
+    scheduler.safeguards.announce()
     check = DatabaseCheck(database, clock)
-    health = _health(check, clock)
+    serving = asyncio.Event()
+    health = _health(check, clock, serving)
+    probes = _probe_server(settings, health)
     try:
+        # First, so that a replica that waits for its database is alive but not ready, and is not restarted for it.
+        await probes.start()
         async with asyncio.TaskGroup() as duties:
             duties.create_task(
                 run_forever(
                     "database_check", check.run_once, interval=DATABASE_CHECK_SECONDS, stopping=stopping, clock=clock
                 )
             )
-            await bind_documents(database)
-            if not await _migrated(lambda: migrate(database), stopping, clock):
+            if not await _prepared(database, scheduler.safeguards, stopping, clock):
                 return
-            public, internal = scheduler.servers(health)
+            safeguards = scheduler.safeguards.connect()
+            public, internal = scheduler.servers(health, safeguards, stopping)
             await public.start()
             await internal.start()
+            serving.set()
             log.info("scheduler.serving", public_port=public.port, internal_port=internal.port)
             duties.create_task(
                 run_forever(
                     "sweep", scheduler.sweep.run_once, interval=settings.sweep_seconds, stopping=stopping, clock=clock
                 )
             )
+            for name, duty in safeguards.duties.items():
+                duties.create_task(
+                    run_forever(name, duty.run_once, interval=duty.interval, stopping=stopping, clock=clock)
+                )
+            if scheduler.access.key_set is not None:
+                duties.create_task(
+                    run_forever(
+                        "key_set",
+                        scheduler.access.key_set.refresh,
+                        interval=settings.jwt_refresh_seconds,
+                        stopping=stopping,
+                        clock=clock,
+                    )
+                )
             await stopping.wait()
             await asyncio.gather(public.stop(STOP_GRACE_SECONDS), internal.stop(STOP_GRACE_SECONDS))
     finally:
+        await probes.stop(0)
+        await scheduler.job_api.close()
         await client.close()
 
 
@@ -94,46 +126,61 @@ class Scheduler:
         self._clock = clock
         self._nudge = InProcessNudge()
         self._retention = timedelta(days=settings.retention_days)
-        self._jobs = MongoJobStore()
-        self._executions = MongoExecutionStore(self._retention)
+        self.safeguards = Safeguards(settings, clock, self._retention)
+        self._jobs = MongoJobStore(self.safeguards.headers, self.safeguards.outbox)
+        self._executions = MongoExecutionStore(self._retention, self.safeguards.outbox)
+        self._api_keys = MongoApiKeyStore(self.safeguards.outbox)
+        self._target_hosts = MongoTargetHostStore(self.safeguards.outbox, clock)
+        self.access = Access(settings, self._api_keys, clock)
         self._settle = SettleFinished(self._jobs, self._executions, self._nudge, clock)
         self.sweep = SweepUnsettled(self._jobs, self._executions, self._settle, clock)
+        self.job_api = JobApi(
+            Foundation(settings, self._jobs, self._executions, self._settle, self.safeguards, self._nudge, clock)
+        )
 
-    def servers(self, health: HealthReporter) -> tuple[RpcServer, RpcServer]:
-        """Return the public and the internal server, not yet started."""
+    def servers(
+        self, health: HealthReporter, safeguards: ConnectedSafeguards, stopping: asyncio.Event
+    ) -> tuple[RpcServer, RpcServer]:
+        """Return the public and the internal server, not yet started; streams end when `stopping` is set."""
         errors = ErrorInterceptor(translate=translate_error)
         public = RpcServer(
             self._settings.scheduler_public_address,
             health=health,
-            interceptors=[errors],
-            reflection_services=PUBLIC_SERVICES,
+            interceptors=[
+                errors,
+                *safeguards.layers(self.access.public_interceptors(), self.access.established),
+            ],
+            credentials=self.access.public_credentials(),
+            reflection_services=PUBLIC_SERVICES if self._settings.reflects else None,
+            max_concurrent_rpcs=self._settings.max_concurrent_rpcs,
         )
-        authenticator = DevelopmentAuthenticator()
+        authenticator = self.access.established
+        self.job_api.add_to(public, authenticator, stopping)
         public.add(
-            job_service_pb2_grpc.add_JobServiceServicer_to_server, JobService(self._job_use_cases(), authenticator)
+            api_key_service_pb2_grpc.add_ApiKeyServiceServicer_to_server,
+            ApiKeyService(self._api_keys, CreateApiKey(self._api_keys, self._clock), self._clock, authenticator),
         )
+        safeguards.add_to(public, authenticator)
         public.add(
-            execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server,
-            ExecutionService(self._executions, authenticator),
+            target_host_service_pb2_grpc.add_TargetHostServiceServicer_to_server,
+            TargetHostService(
+                ManageTargetHosts(self._target_hosts, self._executions, self._nudge, self._clock), authenticator
+            ),
         )
         internal = RpcServer(
             self._settings.scheduler_internal_address,
-            interceptors=[errors],
-            reflection_services=INTERNAL_SERVICES,
+            interceptors=[errors, *self.access.internal_interceptors()],
+            credentials=self.access.internal_credentials(),
+            reflection_services=INTERNAL_SERVICES if self._settings.reflects else None,
             max_message_bytes=INTERNAL_MAX_MESSAGE_BYTES,
         )
         internal.add(dispatch_service_pb2_grpc.add_DispatchServiceServicer_to_server, self._dispatch_service())
         internal.add(attempt_service_pb2_grpc.add_AttemptServiceServicer_to_server, self._attempt_service())
         return public, internal
 
-    def _job_use_cases(self) -> JobUseCases:
-        return JobUseCases(
-            jobs=self._jobs,
-            create=CreateJob(self._jobs, self._nudge, self._clock),
-            change_state=ChangeJobState(self._jobs, self._executions, self._nudge, self._clock, self._retention),
-            run=RunJob(self._jobs, self._executions, self._nudge, self._clock),
-            clock=self._clock,
-        )
+    def _default_limits(self) -> HostLimits:
+        settings = self._settings
+        return HostLimits(settings.default_host_requests_per_minute, settings.default_host_concurrent_requests)
 
     def _dispatch_service(self) -> DispatchService:
         return DispatchService(
@@ -145,17 +192,33 @@ class Scheduler:
     def _attempt_service(self) -> AttemptService:
         lease = timedelta(seconds=self._settings.lease_seconds)
         return AttemptService(
-            BeginAttempts(self._jobs, self._executions, self._settle, self._clock, lease),
+            BeginAttempts(self._jobs, self._executions, self._settle, self.safeguards.headers, self._clock, lease),
             ExtendLeases(self._executions, self._clock, lease),
             ReportAttempts(
-                self._jobs, self._executions, self._settle, self._nudge, self._clock, random.SystemRandom().random
+                self._jobs,
+                self._executions,
+                self._settle,
+                self._nudge,
+                self.safeguards.usage,
+                self._clock,
+                random.SystemRandom().random,
             ),
-            self._clock,
-            lease,
+            DescribeGrants(
+                self.safeguards.signing_secrets, self._target_hosts, self._default_limits(), self._executions
+            ),
+            self._target_hosts,
+            clock=self._clock,
+            lease=lease,
         )
 
 
-def _health(check: DatabaseCheck, clock: Clock) -> HealthReporter:
+def _probe_server(settings: SchedulerSettings, health: HealthReporter) -> RpcServer:
+    """Return the server for probes that speak no TLS; without an address it listens nowhere."""
+    addresses = (settings.scheduler_health_address,) if settings.scheduler_health_address else ()
+    return RpcServer(*addresses, health=health)
+
+
+def _health(check: DatabaseCheck, clock: Clock, serving: asyncio.Event) -> HealthReporter:
     health = HealthReporter()
     heartbeat = Heartbeat(clock)
 
@@ -165,16 +228,22 @@ def _health(check: DatabaseCheck, clock: Clock) -> HealthReporter:
         return None
 
     health.add_check("event_loop", LIVENESS, alive)
+    health.add_check("servers", READINESS, lambda: None if serving.is_set() else "not listening yet")
     health.add_check("database", READINESS, check.check_primary)
     health.add_check("clock", READINESS, check.check_clock)
     return health
 
 
-async def _migrated(migration: Callable[[], Awaitable[None]], stopping: asyncio.Event, clock: Clock) -> bool:
+async def _prepared(
+    database: AsyncDatabase[dict[str, Any]], safeguards: Safeguards, stopping: asyncio.Event, clock: Clock
+) -> bool:
     """Bring the database up to date, waiting for it as long as it takes; False when told to stop first."""
     while not stopping.is_set():
         try:
-            await migration()
+            # Binding asks the server for its version, so it fails like the rest while there is none.
+            await bind_documents(database)
+            await migrate(database)
+            await safeguards.check()
         except Exception as error:
             if translate_error(error) is None:
                 raise
@@ -183,13 +252,3 @@ async def _migrated(migration: Callable[[], Awaitable[None]], stopping: asyncio.
         else:
             return True
     return False
-
-
-def _refuse_exposed_development_mode(settings: SchedulerSettings) -> None:
-    host = settings.scheduler_public_address.rpartition(":")[0].strip("[]")
-    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
-        raise FailedPreconditionError(
-            "DEVELOPMENT_MODE_EXPOSED",
-            f"auth_mode=development believes every caller and must not listen on {host}: use a loopback address",
-        )
-    log.warning("auth.development_mode", warning="every caller is believed; never use this mode with real data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class Subject:
 
 
 @pytest.fixture(params=["fake", "redis"])
-async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+async def subject(request: pytest.FixtureRequest, redis_url: str, redis_prefix: str) -> AsyncIterator[Subject]:
     if request.param == "fake":
         fake = FakeDueStream(SystemClock(), shards=SHARDS)
 
@@ -36,8 +37,8 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
 
         yield Subject(fake, flush)
         return
-    client = open_redis(request.getfixturevalue("redis_url"))
-    stream = DueStream(client, key_prefix=request.getfixturevalue("redis_prefix"), shards=SHARDS)
+    client = open_redis(redis_url)
+    stream = DueStream(client, key_prefix=redis_prefix, shards=SHARDS)
 
     async def delete() -> None:
         await client.delete(*(stream.key(shard) for shard in range(SHARDS)))
@@ -176,14 +177,12 @@ async def test_consumers_long_gone_are_deleted_unless_they_hold_something(
 
 
 async def test_away_server_is_unavailable_in_bounded_time() -> None:
-    # A listener that accepts and never answers: what a dead connection looks like.
-    server = await asyncio.start_server(lambda _reader, _writer: asyncio.sleep(30), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    for address in (f"127.0.0.1:{port}", "127.0.0.1:1"):
-        stream = DueStream(open_redis(f"redis://{address}"))
-        async with asyncio.timeout(5):
-            with pytest.raises(UnavailableError) as failure:
-                await stream.read(0, "c", 1, 100)
-        assert failure.value.reason == "STREAM_UNAVAILABLE"
-        await stream.close()
-    server.close()
+    # A listener that never answers: what a dead connection looks like.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for port in (silent.getsockname()[1], 1):
+            stream = DueStream(open_redis(f"redis://127.0.0.1:{port}"))
+            async with asyncio.timeout(5):
+                with pytest.raises(UnavailableError) as failure:
+                    await stream.read(0, "c", 1, 100)
+            assert failure.value.reason == "STREAM_UNAVAILABLE"
+            await stream.close()

@@ -12,8 +12,8 @@ from pathlib import Path
 import grpc
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from punctual.v1 import execution_service_pb2_grpc, job_service_pb2_grpc
+
 from tests.support.sink import Arrival, read_notes
 from tools.devstack.ports import free_ports
 from tools.devstack.process import ChildProcess
@@ -70,7 +70,7 @@ class ServiceProcess:
 class Cluster:
     """Schedulers, dispatchers and executors that share one MongoDB and one Redis, and the sink they post to."""
 
-    def __init__(  # noqa: PLR0913 - a cluster has these parts
+    def __init__(
         self,
         folder: Path,
         mongodb_uri: str,
@@ -137,9 +137,7 @@ class Cluster:
         sink_argv = [sys.executable, "-m", "tests.support.sink", "--port", str(rest[-1]), "--notes", str(self._notes)]
         self._sink = ChildProcess("sink", sink_argv, output=folder / "sink.log")
 
-    def _service(
-        self, name: str, module: str, port: int, shared: Mapping[str, str], **settings: str
-    ) -> ServiceProcess:
+    def _service(self, name: str, module: str, port: int, shared: Mapping[str, str], **settings: str) -> ServiceProcess:
         return ServiceProcess(name, module, {**shared, **settings}, port, self._folder / f"{name}.log")
 
     @property
@@ -198,4 +196,6 @@ async def open_api(cluster: Cluster) -> AsyncIterator[Api]:
     target = "ipv4:" + ",".join(cluster.public_addresses)
     options = [("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')]
     async with aio.insecure_channel(target, options=options) as channel:
-        yield Api(job_service_pb2_grpc.JobServiceStub(channel), execution_service_pb2_grpc.ExecutionServiceStub(channel))
+        yield Api(
+            job_service_pb2_grpc.JobServiceStub(channel), execution_service_pb2_grpc.ExecutionServiceStub(channel)
+        )

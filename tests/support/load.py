@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from punctual.v1 import job_pb2, job_service_pb2, schedule_pb2
 from pymongo.asynchronous.database import AsyncDatabase
 
-from punctual.v1 import job_pb2, job_service_pb2, schedule_pb2
 from tests.support.checker import Expected, millis
 from tests.support.cluster import ORG, Api
 from tools.devstack.waiting import wait_until

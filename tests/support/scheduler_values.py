@@ -27,6 +27,7 @@ from services.scheduler.usecases.ports import FinishWrite, GrantWrite, Lease, Wa
 NOW = datetime(2040, 1, 2, 12, 0, tzinfo=UTC)
 """A Monday at noon, so far ahead that no database expires what is kept until then."""
 
+LATER = NOW + timedelta(seconds=10)
 RETENTION = timedelta(days=30)
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 EVERY_MINUTE = Schedule(Cron("* * * * *"))
@@ -145,12 +146,12 @@ def a_finish(execution: Execution, token: int = 1, **changes: Any) -> FinishWrit
     return replace(write, **changes)
 
 
-def a_retry(execution: Execution, token: int = 1, *, until: datetime = at(10), **changes: Any) -> WaitWrite:
+def a_retry(execution: Execution, token: int = 1, *, until: datetime = LATER, **changes: Any) -> WaitWrite:
     """Return the write of a reported failure that is to be tried again."""
     write = WaitWrite(execution.execution_id, token, until, attempt=an_attempt(token=token))
     return replace(write, **changes)
 
 
-def a_deferral(execution: Execution, token: int = 1, *, until: datetime = at(10), released: bool = False) -> WaitWrite:
+def a_deferral(execution: Execution, token: int = 1, *, until: datetime = LATER, released: bool = False) -> WaitWrite:
     """Return the write of an execution that was put back untried."""
     return WaitWrite(execution.execution_id, token, until, "RELEASED" if released else "RATE_LIMIT", released=released)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from datetime import datetime
+
+KEPT_NOTICES = 1000
+"""Notifications that are remembered for waits that begin after them; a wait that missed more does not wait."""
 
 
 class InProcessNudge:
@@ -11,18 +15,28 @@ class InProcessNudge:
 
     def __init__(self) -> None:
         self._waiters: set[tuple[datetime, asyncio.Event]] = set()
+        self._count = 0
+        self._notices: deque[datetime] = deque(maxlen=KEPT_NOTICES)
+
+    def mark(self) -> int:
+        """Return a mark of this moment."""
+        return self._count
 
     def notify(self, due_time: datetime) -> None:
         """Say that something is due at an instant; wakes those who look that far ahead."""
+        self._count += 1
+        self._notices.append(due_time)
         for until, event in self._waiters:
             if due_time <= until:
                 event.set()
 
-    async def wait(self, until: datetime, timeout: float) -> None:
-        """Wait until something due by `until` is notified, at most `timeout` seconds.
+    async def wait(self, until: datetime, timeout: float, *, since: int) -> None:
+        """Wait until something due by `until` is, or since the mark was, notified, at most `timeout` seconds.
 
         The horizon moves on while the call waits, by `timeout` at most.
         """
+        if self._noticed(until, since):
+            return
         waiter = (until, asyncio.Event())
         self._waiters.add(waiter)
         try:
@@ -32,3 +46,9 @@ class InProcessNudge:
             return
         finally:
             self._waiters.discard(waiter)
+
+    def _noticed(self, until: datetime, since: int) -> bool:
+        missed = self._count - since
+        if missed > len(self._notices):
+            return True
+        return any(self._notices[-index] <= until for index in range(1, missed + 1))

@@ -67,7 +67,13 @@ def decide_begin(execution: Execution, job: Job | None, now: datetime) -> BeginD
 
 
 def _decide_ready(execution: Execution, job: Job | None, now: datetime) -> BeginDecision:
+    if execution.cancel_reason:
+        # Asked for while it ran, and the report of that attempt put it back before it could know.
+        return Skip(execution.cancel_reason)
     reason = _hold_reason(execution, job)
+    if reason and reason != "JOB_DELETED" and execution.fire_time > now:
+        # The job may be resumed before its fire comes; what is ended now could not run then.
+        return Refuse("JOB_STATE_UNDECIDED", execution.fire_time)
     if reason:
         return Skip(reason)
     if job is None or execution.attempt_number > 0 or execution.cause is not Cause.SCHEDULE:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from libs.common.instants import to_epoch_millis
@@ -149,6 +149,25 @@ class StoredResponse:
     warning: str = ""
 
 
+HEAD_BYTES = 1024
+"""How much of an answer is kept where its body is not."""
+
+
+def head_of(response: StoredResponse, warning: str) -> StoredResponse:
+    """Return an answer without its body, but for the first bytes where they are at hand uncompressed."""
+    head = response.head or (b"" if response.encoding else response.body)
+    return replace(
+        response,
+        body=b"",
+        encoding="",
+        blob_id="",
+        head=head[:HEAD_BYTES],
+        stored_size_bytes=len(head[:HEAD_BYTES]),
+        truncated=True,
+        warning=warning,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Execution:
     """A stored execution. Lease fields mean something while RUNNING only; `fencing_token` only grows."""
@@ -168,12 +187,14 @@ class Execution:
     """Whether it takes part in the job's overlap policy."""
     state: ExecutionState = ExecutionState.READY
     state_reason: str = ""
-    phase: Phase | None = Phase.DISPATCHED
+    phase: Phase | None = None
     wake_time: datetime | None = None
     """When somebody has to look at it (see `Phase`)."""
     available_time: datetime | None = None
     """While READY: from here it may begin; the due time, or the end of a wait."""
     wait_reason: str = ""
+    wait_host: str = ""
+    """The host, with its port, that it waited for last; it waits for it only while `wait_reason` says so."""
     attempt_number: int = 0
     """Attempts that count so far, the present one included."""
     deferral_count: int = 0
@@ -186,14 +207,19 @@ class Execution:
     reported_token: int = 0
     """The fencing token of the last applied report, to know a repetition of it."""
     cancel_reason: str = ""
-    """Set by a caller's cancellation of a running execution; its executor hears of it at the next lease renewal."""
+    """Why a caller stops it; the executor of a running one hears of it at the next lease renewal."""
+    cancel_actor: str = ""
+    cancel_note: str = ""
     start_time: datetime | None = None
+    lag_micros: int | None = None
+    """The first start minus the due time, finer than stored instants are; only moves once, from None."""
     end_time: datetime | None = None
     expire_time: datetime | None = None
     attempts: Sequence[Attempt] = ()
     response: StoredResponse | None = None
     retried_execution_id: str = ""
-    request_key: str = ""
+    slot_time: datetime | None = None
+    """For a repetition: the fire time of what it repeats, of which placeholders speak."""
     delivery_path: DeliveryPath | None = None
     trace_id: str = ""
     trace_parent: str = ""

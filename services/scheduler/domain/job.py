@@ -8,13 +8,16 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from services.scheduler.domain.schedule import Schedule
 
 PARTITION_COUNT = 256
 """How many partitions the jobs are spread over; a job never changes its partition."""
+
+KEPT_STATE_CHANGES = 100
+"""Changes of state that a job remembers; older ones are dropped."""
 
 
 class JobState(enum.StrEnum):
@@ -60,11 +63,16 @@ class BodyPreset(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One request header. A sensitive value is a secret: masked in every read, encrypted at rest."""
+    """One request header. A sensitive value is a secret: masked in every read, encrypted at rest.
+
+    A secret that was read from the store is `sealed` and has no `value`: only a grant opens it, and a write stores it
+    again as it is.
+    """
 
     name: str
     value: str
     sensitive: bool = False
+    sealed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +183,18 @@ class JobDefinition:
 
 
 @dataclass(frozen=True, slots=True)
+class StateChange:
+    """One change of a job's state. Kept with the job, so that an explanation can say who held it and why."""
+
+    time: datetime
+    state: JobState
+    actor: str
+    """The caller's subject, or `punctual` for the scheduler itself."""
+    reason: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A stored job.
 
@@ -192,6 +212,8 @@ class Job:
     state: JobState = JobState.ACTIVE
     state_reason: str = ""
     state_note: str = ""
+    state_time: datetime | None = None
+    """When it came into its state; None for one that never changed it."""
     next_fire_time: datetime | None = None
     next_due_time: datetime | None = None
     revision: int = 1
@@ -201,8 +223,16 @@ class Job:
     delete_time: datetime | None = None
     purge_time: datetime | None = None
     consecutive_failures: int = 0
+    definition_revision: int = 1
+    """The revision that last changed the definition; later ones changed only the state."""
+    state_changes: tuple[StateChange, ...] = ()
+    """The latest changes of the state, oldest first; a new job is ACTIVE without one."""
     fingerprint: str = ""
+    duplicate_until: datetime | None = None
+    """Until when an equal submission counts as a duplicate of this job; None: never, or no more."""
     idempotency_key: str = ""
+    content_digest: str = ""
+    """What the idempotency key stood for at creation (see `fingerprint`); empty without a key."""
     tzdata_version: str = ""
     trace_parent: str = ""
 
@@ -215,6 +245,18 @@ class Job:
     def etag(self) -> str:
         """The opaque form of the stored revision."""
         return f"r{self.revision}"
+
+
+def with_state(job: Job, change: StateChange) -> Job:
+    """Return the job in a new state, with the change on record."""
+    return replace(
+        job,
+        state=change.state,
+        state_reason=change.reason,
+        state_note=change.note,
+        state_time=change.time,
+        state_changes=(*job.state_changes, change)[-KEPT_STATE_CHANGES:],
+    )
 
 
 def partition_of(job_id: str) -> int:

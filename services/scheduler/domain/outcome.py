@@ -3,13 +3,13 @@
 | what the executor saw | outcome | RETRY jobs | FAIL jobs |
 |---|---|---|---|
 | success status, checks hold | SUCCEEDED | end SUCCEEDED | same |
-| success status, a check fails | CHECK_FAILED | retry, then end FAILED | same |
-| 408, 425, 5xx; 409 where asked | FAILED | retry, then end FAILED | same |
-| 429 | RATE_LIMITED | retry, then end RATE_LIMITED | same |
+| success status, a check fails | CHECK_FAILED | retry, then end FAILED | end FAILED |
+| 408, 425, 5xx; 409 where asked | FAILED | retry, then end FAILED | end FAILED |
+| 429 | RATE_LIMITED | retry, then end RATE_LIMITED | end RATE_LIMITED |
 | 410, or the stop header | FAILED | end FAILED and pause the job | same |
 | other statuses, 3xx included | FAILED | end FAILED | same |
-| not sent: DNS, connect, TLS | FAILED | retry, then end FAILED | same |
-| not sent: blocked address, bad request | FAILED | end FAILED | same |
+| not sent: DNS_FAILED, CONNECT_FAILED, TLS_FAILED, our own fault | FAILED | retry, then end FAILED | same |
+| not sent: BLOCKED_ADDRESS, BAD_URL, BAD_HEADER | FAILED | end FAILED | same |
 | no connection in time | TIMED_OUT | retry, then end TIMED_OUT | same |
 | sent, out of time | TIMED_OUT | retry, then end TIMED_OUT | end UNKNOWN |
 | sent, no whole answer | UNKNOWN | retry, then end UNKNOWN | end UNKNOWN |
@@ -17,9 +17,9 @@
 | handed back unsent | - | READY again at once, no attempt used | same |
 | put back by a limit or circuit | - | READY at the given time, no attempt used | same |
 
-A retry waits `initial_backoff`, doubling up to `max_backoff`, with up to 20 % of jitter on top; a Retry-After of the
-target may ask for more, up to `MAX_RETRY_AFTER`. It is not begun when it would start later than `max_age` after the due
-time, or when the attempts are used up.
+A retry waits `initial_backoff`, doubling up to `max_backoff`, with up to 20 % of jitter on top; the target may ask for
+more, up to `MAX_RETRY_AFTER`: by its Retry-After, or with a 429 by the reset that its rate-limit headers tell. It does
+not begin when it would start later than `max_age` after the due time, or when the attempts are used up.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from services.scheduler.domain.execution import (
 from services.scheduler.domain.job import JobDefinition, OnUnknownOutcome, RetryPolicy
 
 MAX_RETRY_AFTER = timedelta(days=1)
-"""The longest wait that a target's Retry-After can ask for; longer ones are cut to it."""
+"""The longest wait that a target can ask for; longer ones are cut to it."""
 
 BACKOFF_JITTER = 0.2
 """The largest part of the backoff that is added to it by chance, so that failures do not return in step."""
 
-UNRETRYABLE_UNSENT = frozenset({"BLOCKED_ADDRESS", "INVALID_REQUEST", "INVALID_URL"})
+UNRETRYABLE_UNSENT = frozenset({"BAD_HEADER", "BAD_URL", "BLOCKED_ADDRESS"})
 """Reasons of unsent requests that no repetition mends."""
 
 
@@ -57,6 +57,9 @@ class Result(enum.StrEnum):
     CANCELLED = "CANCELLED"
     RELEASED = "RELEASED"
     DEFERRED = "DEFERRED"
+
+
+_MAY_BE_SENT = frozenset({Result.ANSWERED, Result.NO_ANSWER, Result.TIMED_OUT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +122,11 @@ def decide_outcome(
     chance: float,
 ) -> Decision:
     """Decide what follows from a report; `chance` in [0, 1) makes the jitter."""
-    if report.result is Result.RELEASED:
-        return Defer(now, "RELEASED")
-    if report.result is Result.DEFERRED:
-        return Defer(max(report.defer_time or now, now), report.defer_reason or "DEFERRED")
-    if report.result is Result.CANCELLED:
-        return Finish(Outcome.CANCELLED, ExecutionState.CANCELLED, "CANCELLED")
+    match report.result:
+        case Result.RELEASED | Result.DEFERRED:
+            return _put_back(report, now)
+        case Result.CANCELLED:
+            return Finish(Outcome.CANCELLED, ExecutionState.CANCELLED, "CANCELLED")
     outcome, retryable = _classify(report, definition)
     if outcome is Outcome.SUCCEEDED:
         return Finish(outcome, ExecutionState.SUCCEEDED)
@@ -132,14 +134,16 @@ def decide_outcome(
     reason = _reason(report)
     if report.stop_requested:
         return Finish(outcome, state, "TARGET_ASKED_TO_STOP", pause_job=True)
-    sent_unanswered = report.result in {Result.NO_ANSWER, Result.TIMED_OUT}
-    if sent_unanswered and definition.on_unknown_outcome is OnUnknownOutcome.FAIL:
+    if definition.on_unknown_outcome is OnUnknownOutcome.FAIL and report.result in _MAY_BE_SENT:
+        # Never sent twice: what was answered ends as it was answered, what was not ends as unknown.
+        if report.result is Result.ANSWERED:
+            return Finish(outcome, state, reason)
         return Finish(Outcome.UNKNOWN, ExecutionState.UNKNOWN, reason)
     if not retryable:
         return Finish(outcome, state, reason)
     if attempt_number >= definition.retry.max_attempts:
         return Finish(outcome, state, "MAX_ATTEMPTS")
-    at = now + retry_delay(definition.retry, attempt_number, report.retry_after, chance)
+    at = now + retry_delay(definition.retry, attempt_number, _asked_wait(report, outcome, now), chance)
     if at - due_time > definition.retry.max_age:
         return Finish(outcome, state, "MAX_AGE")
     return Retry(outcome, at)
@@ -152,6 +156,20 @@ def retry_delay(policy: RetryPolicy, attempt_number: int, retry_after: timedelta
     if retry_after is None:
         return backoff
     return max(backoff, min(retry_after, MAX_RETRY_AFTER))
+
+
+def _put_back(report: AttemptReport, now: datetime) -> Defer:
+    if report.result is Result.RELEASED:
+        return Defer(now, "RELEASED")
+    return Defer(max(report.defer_time or now, now), report.defer_reason or "DEFERRED")
+
+
+def _asked_wait(report: AttemptReport, outcome: Outcome, now: datetime) -> timedelta | None:
+    """Return how long the target asked to wait; a 429 without a Retry-After may tell it by its reset."""
+    if report.retry_after is not None or outcome is not Outcome.RATE_LIMITED or report.rate_limit is None:
+        return report.retry_after
+    reset = report.rate_limit.reset_time
+    return None if reset is None else max(reset - now, timedelta(0))
 
 
 def _classify(report: AttemptReport, definition: JobDefinition) -> tuple[Outcome, bool]:

@@ -27,7 +27,17 @@ PLACEHOLDERS = (
     "fire_date",
     "previous_success_time",
 )
-_PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
+# The name is stripped afterwards: blanks in the pattern would make it cubic on a long run of them.
+_PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
+
+MAX_DEPTH = 64
+"""How deep a template's arrays and objects may be nested."""
+
+MAX_PLACEHOLDERS = 100
+"""How many placeholders a template may hold, so that its body stays of a known size."""
+
+LARGEST_FRAME = 512
+"""Bytes that are more than what stands around a prompt in a preset, and than any other placeholder's value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +63,61 @@ def render_body(target: Target, values: BodyValues) -> bytes:
         "fire_date": values.fire_time.astimezone(find_zone(values.time_zone)).date().isoformat(),
         "previous_success_time": _rfc3339(values.previous_success_time) if values.previous_success_time else "",
     }
-    document = _document(target, lambda text: _PLACEHOLDER.sub(lambda found: texts[found[1]], text))
+    document = _document(target, lambda text: _PLACEHOLDER.sub(lambda found: texts[found[1].strip()], text))
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def names_previous_success(target: Target) -> bool:
+    """Whether the body tells of the job's latest success, which has to be looked up; True also where it only may."""
+    template = target.body.template if target.body else ""
+    # An escaped character could be part of the name.
+    return "previous_success_time" in template or "\\u" in template
+
+
+def largest_body(target: Target) -> int:
+    """Return a number of bytes that the target's body does not pass, found without making it."""
+    prompt = len(json.dumps(target.prompt, ensure_ascii=False).encode())
+    body = target.body
+    if body is None or body.preset is not None:
+        return prompt + LARGEST_FRAME
+    # Each value but the prompt is shorter than its frame; an escaped name of a placeholder is not seen here.
+    template = len(body.template.encode())
+    prompts = MAX_PLACEHOLDERS if "\\u" in body.template else body.template.count("prompt")
+    return template + prompts * prompt + MAX_PLACEHOLDERS * LARGEST_FRAME
+
+
 def check_template(template: str) -> None:
-    """Refuse a template that is no JSON or names an unknown placeholder.
+    """Refuse a template that is no JSON, cannot be sent as JSON again, or names an unknown placeholder.
+
+    What passes here must render whatever the values: a template that fails later would fail the whole batch it is in.
 
     Raises:
         InvalidArgumentError: with the field `template`.
     """
     try:
         document = json.loads(template)
-    except ValueError as error:
+        # Lone surrogates, NaN and numbers beyond all bounds are read, but cannot be written.
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
         raise InvalidArgumentError.of("template", "INVALID_TEMPLATE", f"is not JSON: {error}") from error
-    unknown: set[str] = set()
+    if _depth(document) > MAX_DEPTH:
+        raise InvalidArgumentError.of("template", "INVALID_TEMPLATE", f"is nested deeper than {MAX_DEPTH} levels")
+    names_used: list[str] = []
 
     def note(text: str) -> str:
-        unknown.update(name for name in _PLACEHOLDER.findall(text) if name not in PLACEHOLDERS)
+        names_used.extend(name.strip() for name in _PLACEHOLDER.findall(text))
         return text
 
     _map_strings(document, note)
+    if len(names_used) > MAX_PLACEHOLDERS:
+        raise InvalidArgumentError.of(
+            "template",
+            "TOO_MANY_PLACEHOLDERS",
+            f"{len(names_used)} placeholders, at most {MAX_PLACEHOLDERS} may be used",
+        )
+    unknown = set(names_used).difference(PLACEHOLDERS)
     if unknown:
-        names = ", ".join(sorted(unknown))
+        names = ", ".join(sorted(name[:40] for name in unknown))
         raise InvalidArgumentError.of(
             "template", "UNKNOWN_PLACEHOLDER", f"unknown placeholder {names}; known are {', '.join(PLACEHOLDERS)}"
         )
@@ -96,6 +138,16 @@ def _document(target: Target, fill: Callable[[str], str]) -> Any:
             return {"model": body.model, "input": target.prompt, **({"max_output_tokens": limit} if limit else {})}
         case BodyPreset.ANTHROPIC_MESSAGES:
             return {"model": body.model, "max_tokens": limit, "messages": message}
+
+
+def _depth(document: Any) -> int:
+    """Return how deep a document is nested; level by level, for a recursion might not come back."""
+    depth, level = 0, [document]
+    while level:
+        depth += 1
+        containers = [value for value in level if isinstance(value, list | dict)]
+        level = [item for value in containers for item in (value.values() if isinstance(value, dict) else value)]
+    return depth
 
 
 def _map_strings(value: Any, fill: Callable[[str], str]) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from libs.common.errors import InvalidArgumentError
@@ -30,10 +31,12 @@ class TargetUrl:
     @property
     def host_port(self) -> str:
         """The host with its port, such as `api.example.com:443`, by which limits and circuits are kept."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        # "example.com." is the same host, by the same addresses.
+        host = f"[{self.host}]" if ":" in self.host else self.host.rstrip(".")
         return f"{host}:{self.port}"
 
 
+@lru_cache(maxsize=4096)
 def split_target_url(url: str, field: str = "url") -> TargetUrl:
     """Return the parts of an address.
 

@@ -12,12 +12,18 @@ from datetime import datetime, timedelta
 
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
-from services.scheduler.domain.execution import Cause, Execution, ExecutionState, Phase, scheduled_execution_id
+from libs.common.errors import PunctualError
+from services.scheduler.domain.execution import Execution, ExecutionState, Phase
+from services.scheduler.domain.job import JobState
 from services.scheduler.domain.planning import FirePlan, PlannedFire, plan_fires
+from services.scheduler.usecases.materialize import materialize
 from services.scheduler.usecases.ports import CursorMove, DueJob, DueNudge, ExecutionStore, JobStore
 
 POLL_GRACE = timedelta(seconds=2)
 """How long after its time a delivered execution may stay without a beginning before the poll path takes it."""
+
+MAX_STOP_NOTE = 500
+"""Characters of the reason why a job was stopped that are kept with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +49,12 @@ class AcquireDue:
         self, partitions: Collection[int], horizon: timedelta, limit: int, wait_seconds: float
     ) -> DueBatch:
         """Return what comes due within the horizon; when there is nothing, wait for a nudge and look once more."""
+        mark = self.nudge.mark()
         batch = await self.run_once(partitions, horizon, limit)
         if batch.executions or batch.more or wait_seconds <= 0:
             return batch
-        await self.nudge.wait(self.clock.now() + horizon, wait_seconds)
+        # What was announced since the mark may have come too late for the look just taken.
+        await self.nudge.wait(self.clock.now() + horizon, wait_seconds, since=mark)
         return await self.run_once(partitions, horizon, limit)
 
     async def run_once(self, partitions: Collection[int], horizon: timedelta, limit: int) -> DueBatch:
@@ -54,7 +62,7 @@ class AcquireDue:
         now = self.clock.now()
         until = now + horizon
         due_jobs = await self.jobs.find_due(partitions, until, limit)
-        plans = [(job, plan_fires(job.cursor, now, until)) for job in due_jobs]
+        plans = await self._plan(due_jobs, now, until, limit)
         executions = [self._execution(job, fire, now) for job, plan in plans for fire in plan.fires]
         if executions:
             await self.executions.insert_new(executions)
@@ -64,36 +72,43 @@ class AcquireDue:
         if plans:
             await self.jobs.advance([_move(job, plan) for job, plan in plans])
         crash_point("scheduler.advanced")
-        waited = await self.executions.take_waiting(partitions, until, limit)
         ready = [execution for execution in executions if execution.state is ExecutionState.READY]
-        more = len(due_jobs) >= limit or len(waited) >= limit or any(plan.more for _, plan in plans)
+        # At least one, so that no flood of fires holds up retries for good.
+        room = max(limit - len(ready), 1)
+        waited = await self.executions.take_waiting(partitions, until, room)
+        more = (
+            len(due_jobs) >= limit
+            or len(plans) < len(due_jobs)
+            or len(waited) >= room
+            or any(plan.more for _, plan in plans)
+        )
         return DueBatch([*ready, *waited], more)
 
+    async def _plan(
+        self, due_jobs: Sequence[DueJob], now: datetime, until: datetime, limit: int
+    ) -> list[tuple[DueJob, FirePlan]]:
+        """Plan jobs, oldest first, until the decided fires fill the pass; the other jobs come with the next one."""
+        plans: list[tuple[DueJob, FirePlan]] = []
+        decided = 0
+        for job in due_jobs:
+            if decided >= limit:
+                break
+            try:
+                plan = plan_fires(job.cursor, now, until)
+            except (PunctualError, ValueError, OverflowError) as error:
+                # Such as a zone that the time zone database dropped. Left ACTIVE, it would fail every tick for all.
+                await self.jobs.stop(
+                    job.cursor.job_id, JobState.FAILED, "SCHEDULE_UNUSABLE", str(error)[:MAX_STOP_NOTE], now
+                )
+                continue
+            plans.append((job, plan))
+            decided += len(plan.fires)
+        return plans
+
     def _execution(self, job: DueJob, fire: PlannedFire, now: datetime) -> Execution:
-        skipped = bool(fire.skip_reason)
-        return Execution(
-            execution_id=scheduled_execution_id(job.cursor.job_id, fire.fire_time),
-            job_id=job.cursor.job_id,
-            org_id=job.org_id,
-            project_id=job.project_id,
-            partition=job.partition,
-            cause=Cause.SCHEDULE,
-            fire_time=fire.fire_time,
-            due_time=fire.due_time,
-            create_time=now,
-            job_revision=job.revision,
-            schedule_revision=job.schedule_revision,
-            exclusive=job.exclusive,
-            state=ExecutionState.SKIPPED if skipped else ExecutionState.READY,
-            state_reason=fire.skip_reason,
-            phase=None if skipped else Phase.DISPATCHED,
-            # A late fire counts its grace from now: the dispatcher has only just got it.
-            wake_time=None if skipped else max(fire.due_time, now) + POLL_GRACE,
-            available_time=fire.due_time,
-            end_time=now if skipped else None,
-            expire_time=now + self.retention if skipped else None,
-            trace_parent=job.trace_parent,
-        )
+        # A late fire counts its grace from now: the dispatcher has only just got it.
+        wake_time = max(fire.due_time, now) + POLL_GRACE
+        return materialize(job, fire, now, phase=Phase.DISPATCHED, wake_time=wake_time, retention=self.retention)
 
 
 def _move(job: DueJob, plan: FirePlan) -> CursorMove:

@@ -16,11 +16,18 @@ from libs.common.crash_points import crash_point
 from services.scheduler.domain.begin import End, Grant, Refuse, Skip, decide_begin
 from services.scheduler.domain.execution import Attempt, DeliveryPath, Execution, ExecutionState, Outcome
 from services.scheduler.domain.job import Job, OverlapPolicy
-from services.scheduler.usecases.ports import ExecutionStore, FinishWrite, GrantWrite, JobStore, Lease
-from services.scheduler.usecases.settle import SettleFinished
+from services.scheduler.domain.request_size import largest_request
+from services.scheduler.usecases.ports import ExecutionStore, FinishWrite, GrantWrite, JobStore, Lease, SecretOpener
+from services.scheduler.usecases.settle import OVERLAP_REASON, SettleFinished
 
 QUEUE_RECHECK = timedelta(seconds=30)
 """When an execution that waits for another one is looked at anyway, should the wake-up be lost with its process."""
+
+UNREADABLE_GRACE = timedelta(minutes=10)
+"""How long an execution waits for a key that this replica lacks: during a rollout others have it, or will."""
+
+MAX_REPLY_BYTES = 32 * 1024 * 1024
+"""Bytes of requests in one reply; half of what a message may have."""
 
 LEAD = timedelta(milliseconds=250)
 """How long before its time the poll path hands out an execution; the executor waits for the rest."""
@@ -52,6 +59,7 @@ class BeginAttempts:
     jobs: JobStore
     executions: ExecutionStore
     settle: SettleFinished
+    secrets: SecretOpener
     clock: Clock
     lease: timedelta
 
@@ -66,20 +74,38 @@ class BeginAttempts:
 
     async def poll_overdue(self, executor_id: str, request_id: str, limit: int) -> BeginBatch:
         """Grant executions that no delivery reached within the grace, and those whose lease ran out."""
-        return await self._poll(
-            executor_id, request_id, limit, await self.executions.find_overdue(self.clock.now(), 2 * limit)
-        )
+        found = await self.executions.find_overdue(self.clock.now(), 2 * limit)
+        return await self._poll(executor_id, request_id, limit, found)
 
     async def poll_all(self, executor_id: str, request_id: str, limit: int) -> BeginBatch:
         """Grant all that is due within the lead, delivered or not: the delivery while Redis is away."""
-        until = self.clock.now() + LEAD
-        return await self._poll(executor_id, request_id, limit, await self.executions.find_ready(until, 2 * limit))
+        found = await self.executions.find_ready(self.clock.now() + LEAD, 2 * limit)
+        return await self._poll(executor_id, request_id, limit, found)
+
+    async def begun(self, request_id: str) -> BeginBatch:
+        """Return what an earlier copy of a poll was granted; its answer was lost on the way, and nobody knows of it."""
+        found = await self.executions.find_begun(request_id, self.clock.now())
+        jobs, unreadable = await self._load_jobs(found)
+        return BeginBatch(
+            granted=[
+                GrantedAttempt(execution, jobs[execution.job_id], execution.attempt_number, execution.fencing_token)
+                for execution in found
+                if execution.job_id in jobs and execution.job_id not in unreadable
+            ]
+        )
+
+    async def _load_jobs(self, executions: Collection[Execution]) -> tuple[dict[str, Job], frozenset[str]]:
+        """Return the jobs of executions with their secrets in clear, and the ids of those that do not open."""
+        jobs = await self.jobs.load({execution.job_id for execution in executions}) if executions else {}
+        opened = {job_id: self.secrets.open(job) for job_id, job in jobs.items()}
+        unreadable = frozenset(job_id for job_id, job in opened.items() if job is None)
+        return {job_id: opened[job_id] or job for job_id, job in jobs.items()}, unreadable
 
     async def _poll(self, executor_id: str, request_id: str, limit: int, found: Sequence[Execution]) -> BeginBatch:
         # Executors that poll at one moment find the same executions; a random half lets most of them win something.
         chosen = found if len(found) <= limit else random.sample(found, limit)
         batch = await self._grant(executor_id, request_id, chosen, DeliveryPath.POLL)
-        batch.more = len(found) > limit
+        batch.more = batch.more or len(found) > limit
         return batch
 
     async def _grant(
@@ -89,7 +115,7 @@ class BeginAttempts:
         if not found:
             return batch
         now = self.clock.now()
-        jobs = await self.jobs.load({execution.job_id for execution in found})
+        jobs, unreadable = await self._load_jobs(found)
         writes: list[GrantWrite] = []
         ends: list[FinishWrite] = []
         for execution in found:
@@ -98,6 +124,10 @@ class BeginAttempts:
                 batch.granted.append(GrantedAttempt(execution, job, execution.attempt_number, execution.fencing_token))
                 continue
             match decide_begin(execution, job, now):
+                case Grant() if execution.job_id in unreadable:
+                    batch.refused[execution.execution_id] = Refuse("NOT_READY")
+                    if _waited_for_key(execution, now):
+                        ends.append(_end_unreadable(execution, now))
                 case Grant(lost_lease) if job is not None:
                     lost = _lost_attempt(execution, now, "RETRY") if lost_lease else None
                     writes.append(GrantWrite(execution, job.revision, lost))
@@ -112,8 +142,22 @@ class BeginAttempts:
         await self._end(ends, jobs)
         if writes:
             lease = Lease(request_id, executor_id, now, now + self.lease, path)
-            await self._write_grants(lease, writes, jobs, batch)
+            await self._write_grants(lease, self._that_fit(writes, jobs, batch, now), jobs, batch)
         return batch
+
+    def _that_fit(
+        self, writes: Sequence[GrantWrite], jobs: Mapping[str, Job], batch: BeginBatch, now: datetime
+    ) -> Sequence[GrantWrite]:
+        """Return the first grants whose requests fit one reply, and refuse the others until the next call."""
+        size = 0
+        for index, write in enumerate(writes):
+            size += largest_request(jobs[write.execution.job_id].definition.target)
+            if size > MAX_REPLY_BYTES and index:
+                left = {surplus.execution.execution_id: Refuse("LATER", now) for surplus in writes[index:]}
+                batch.refused |= left
+                batch.more = True
+                return writes[:index]
+        return writes
 
     async def _write_grants(
         self, lease: Lease, writes: Sequence[GrantWrite], jobs: Mapping[str, Job], batch: BeginBatch
@@ -147,8 +191,12 @@ class BeginAttempts:
         if job.definition.overlap is OverlapPolicy.QUEUE_ONE and await self.executions.queue_behind(
             execution, job.job_id, now + QUEUE_RECHECK
         ):
-            return Refuse("QUEUED")
-        await self._end([_skip(execution, "OVERLAP", now)], {job.job_id: job})
+            if await self.executions.is_slot_taken(job.job_id):
+                return Refuse("QUEUED")
+            # The one in front ended before this one stood in line, and woke nobody.
+            await self.executions.wake_queued({job.job_id}, now)
+            return Refuse("QUEUED", now)
+        await self._end([_skip(execution, OVERLAP_REASON, now)], {job.job_id: job})
         return Refuse("SKIPPED")
 
     async def _end(self, ends: Sequence[FinishWrite], jobs: Mapping[str, Job]) -> None:
@@ -166,7 +214,10 @@ def _skip(execution: Execution, reason: str, now: datetime) -> FinishWrite:
         execution_id=execution.execution_id,
         fencing_token=execution.fencing_token,
         expected=ExecutionState.READY,
-        state=ExecutionState.SKIPPED if execution.attempt_number == 0 else ExecutionState.CANCELLED,
+        # What was tried, or asked to stop, was no fire that the scheduler left out.
+        state=(
+            ExecutionState.CANCELLED if execution.attempt_number or execution.cancel_reason else ExecutionState.SKIPPED
+        ),
         reason=reason,
         end_time=now,
         settle=False,
@@ -183,6 +234,22 @@ def _end_lost(execution: Execution, state: ExecutionState, reason: str, now: dat
         end_time=now,
         settle=True,
         attempt=_lost_attempt(execution, now, reason),
+    )
+
+
+def _waited_for_key(execution: Execution, now: datetime) -> bool:
+    return now >= (execution.available_time or execution.due_time) + UNREADABLE_GRACE
+
+
+def _end_unreadable(execution: Execution, now: datetime) -> FinishWrite:
+    return FinishWrite(
+        execution_id=execution.execution_id,
+        fencing_token=execution.fencing_token,
+        expected=execution.state,
+        state=ExecutionState.FAILED,
+        reason="SECRET_UNREADABLE",
+        end_time=now,
+        settle=True,
     )
 
 

@@ -12,19 +12,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from libs.common.clock import Clock
-from libs.common.errors import AbortedError, FailedPreconditionError, FieldViolation, InvalidArgumentError
+from libs.common.errors import AbortedError, FailedPreconditionError, InvalidArgumentError
 from libs.common.instants import truncate_to_millis
-from services.scheduler.domain.execution import Cause, Execution, ExecutionState, scheduled_execution_id
-from services.scheduler.domain.job import Job, JobState
-from services.scheduler.domain.planning import FireCursor, PlannedFire, plan_fires
+from services.scheduler.domain.job import Job, JobState, StateChange, with_state
 from services.scheduler.domain.schedule import TZDATA_VERSION, due_time, next_fire
+from services.scheduler.usecases.audit import JobAudit
 from services.scheduler.usecases.caller import Caller
-from services.scheduler.usecases.ports import DueNudge, ExecutionStore, JobStore
+from services.scheduler.usecases.materialize import settle_cursor
+from services.scheduler.usecases.ports import Cancellation, DueNudge, ExecutionStore, JobStore
 
 MAX_TRIES = 10
 """Lost races before a change gives up as ABORTED; a tick moves a cursor once per fire."""
 
 MAX_NOTE = 500
+
+Change = Callable[[Job, datetime], Job]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class ChangeJobState:
     jobs: JobStore
     executions: ExecutionStore
     nudge: DueNudge
+    audit: JobAudit
     clock: Clock
     retention: timedelta
     """How long a deleted job and the record of a skipped fire are kept."""
@@ -45,16 +48,24 @@ class ChangeJobState:
             NotFoundError, AbortedError: as for every change.
             FailedPreconditionError: the job is COMPLETED, FAILED or deleted.
         """
-        if len(note) > MAX_NOTE:
-            raise InvalidArgumentError([FieldViolation("note", "TOO_LONG", f"exceeds {MAX_NOTE} characters")])
+        check_note(note)
+        return await self.pause_found(caller, await self._get(caller, job_id, etag), etag=etag, note=note)
+
+    async def pause_found(self, caller: Caller, found: Job, *, etag: str = "", note: str = "") -> Job:
+        """Pause a job as it was just read."""
 
         def to_paused(job: Job, now: datetime) -> Job:
             _require(job, {JobState.ACTIVE}, "pause")
-            return replace(
-                job, state=JobState.PAUSED, state_reason="PAUSED_BY_CALLER", state_note=note, update_time=now
-            )
+            change = StateChange(now, JobState.PAUSED, caller.subject, "PAUSED_BY_CALLER", note)
+            return replace(with_state(job, change), update_time=now)
 
-        return await self._change(caller, job_id, etag, to_paused, already=JobState.PAUSED, skip_reason="JOB_PAUSED")
+        job, changed = await self._change(
+            caller, found, etag, to_paused, already=JobState.PAUSED, skip_reason="JOB_PAUSED"
+        )
+        if changed:
+            # If we die here, what is READY is skipped with the same reason when somebody wants to begin it.
+            await self.executions.withdraw(job.job_id, "JOB_PAUSED", job.update_time)
+        return job
 
     async def resume(self, caller: Caller, job_id: str, *, etag: str = "") -> Job:
         """Make a PAUSED or FAILED job ACTIVE from now on; an ACTIVE one stays as it is.
@@ -63,6 +74,10 @@ class ChangeJobState:
             NotFoundError, AbortedError: as for every change.
             FailedPreconditionError: the job is COMPLETED or deleted, or has no further fire.
         """
+        return await self.resume_found(caller, await self._get(caller, job_id, etag), etag=etag)
+
+    async def resume_found(self, caller: Caller, found: Job, *, etag: str = "") -> Job:
+        """Resume a job as it was just read."""
 
         def to_active(job: Job, now: datetime) -> Job:
             _require(job, {JobState.PAUSED, JobState.FAILED}, "resume")
@@ -70,108 +85,74 @@ class ChangeJobState:
             if fire is None:
                 raise FailedPreconditionError(
                     "NO_FURTHER_FIRE",
-                    f"job {job_id} has no fire after now; change its schedule first",
-                    metadata={"jobId": job_id},
+                    f"job {job.job_id} has no fire after now; change its schedule first",
+                    metadata={"jobId": job.job_id},
                 )
             return replace(
-                job,
-                state=JobState.ACTIVE,
-                state_reason="",
-                state_note="",
+                with_state(job, StateChange(now, JobState.ACTIVE, caller.subject)),
                 next_fire_time=fire,
-                next_due_time=due_time(job.definition.schedule, job_id, fire),
+                next_due_time=due_time(job.definition.schedule, job.job_id, fire),
                 consecutive_failures=0,
                 tzdata_version=TZDATA_VERSION,
                 update_time=now,
             )
 
-        job = await self._change(caller, job_id, etag, to_active, already=JobState.ACTIVE)
+        job, _ = await self._change(caller, found, etag, to_active, already=JobState.ACTIVE)
         if job.next_due_time is not None:
             self.nudge.notify(job.next_due_time)
         return job
 
     async def delete(self, caller: Caller, job_id: str, *, etag: str = "") -> Job:
-        """Delete a job; a deleted one stays as it is.
+        """Delete a job, with all that waits or runs of it; a deleted one stays as it is.
 
         Raises:
             NotFoundError, AbortedError: as for every change.
         """
 
         def to_deleted(job: Job, now: datetime) -> Job:
+            change = StateChange(now, JobState.DELETED, caller.subject, "DELETED_BY_CALLER")
             return replace(
-                job,
-                state=JobState.DELETED,
-                state_reason="DELETED_BY_CALLER",
+                with_state(job, change),
                 next_fire_time=None,
                 next_due_time=None,
+                # An equal submission is no duplicate of what is gone.
+                duplicate_until=None,
                 update_time=now,
                 delete_time=now,
                 purge_time=now + self.retention,
             )
 
-        return await self._change(caller, job_id, etag, to_deleted, already=JobState.DELETED, skip_reason="JOB_DELETED")
+        found = await self._get(caller, job_id, etag)
+        job, _ = await self._change(
+            caller, found, etag, to_deleted, already=JobState.DELETED, skip_reason="JOB_DELETED"
+        )
+        # Also for a job that was deleted before: if that call died on this line, its executors were never asked.
+        await self.executions.cancel_job(job_id, Cancellation("JOB_DELETED", caller.subject), job.update_time)
+        return job
+
+    async def _get(self, caller: Caller, job_id: str, etag: str) -> Job:
+        job = await self.jobs.get(caller.scope, job_id)
+        check_etag(job, etag)
+        return job
 
     async def _change(
-        self,
-        caller: Caller,
-        job_id: str,
-        etag: str,
-        change: Callable[[Job, datetime], Job],
-        *,
-        already: JobState,
-        skip_reason: str = "",
-    ) -> Job:
+        self, caller: Caller, found: Job, etag: str, change: Change, *, already: JobState, skip_reason: str = ""
+    ) -> tuple[Job, bool]:
+        """Return the job in its new state, and whether this call brought it there."""
+        job = found
         for _ in range(MAX_TRIES):
-            job = await self.jobs.get(caller.scope, job_id)
-            check_etag(job, etag)
             if job.state is already:
-                return job
+                return job, False
             now = truncate_to_millis(self.clock.now())
             changed = replace(change(job, now), revision=job.revision + 1)
-            if skip_reason:
-                await self._record_unfired(job, skip_reason, now)
-            if await self.jobs.replace(caller.scope, changed, expected=job):
-                if skip_reason:
-                    await self.executions.withdraw(job_id, skip_reason, now)
-                    # If we die here, what is READY is skipped with the same reason when somebody wants to begin it.
-                return changed
-        raise AbortedError(
-            "CONCURRENT_CHANGE", f"job {job_id} kept changing during the call", metadata={"jobId": job_id}
-        )
-
-    async def _record_unfired(self, job: Job, reason: str, now: datetime) -> None:
-        """Record the fires between the cursor and now, which the job will now never run."""
-        if job.state is not JobState.ACTIVE:
-            return
-        next_fire_time = job.next_fire_time
-        while next_fire_time is not None and next_fire_time <= now:
-            plan = plan_fires(
-                FireCursor(job.job_id, job.definition.schedule, job.definition.catch_up, next_fire_time), now, now
-            )
-            if not plan.fires:
-                return
-            await self.executions.insert_new([self._skipped(job, fire, reason, now) for fire in plan.fires])
-            next_fire_time = plan.next_fire_time
-
-    def _skipped(self, job: Job, fire: PlannedFire, reason: str, now: datetime) -> Execution:
-        return Execution(
-            execution_id=scheduled_execution_id(job.job_id, fire.fire_time),
-            job_id=job.job_id,
-            org_id=job.org_id,
-            project_id=job.definition.project_id,
-            partition=job.partition,
-            cause=Cause.SCHEDULE,
-            fire_time=fire.fire_time,
-            due_time=fire.due_time,
-            create_time=now,
-            job_revision=job.revision,
-            schedule_revision=job.schedule_revision,
-            state=ExecutionState.SKIPPED,
-            state_reason=fire.skip_reason or reason,
-            phase=None,
-            end_time=now,
-            expire_time=now + self.retention,
-        )
+            await settle_cursor(self.executions, job, now, skip_reason=skip_reason, retention=self.retention)
+            # If we die here, fires up to now are skipped although the job goes on; they say so, and there are at most
+            # those of a moment without a tick.
+            event = self.audit.changed(caller, job, changed, note=changed.state_note)
+            if await self.jobs.replace(caller.scope, changed, expected=job, audit=event):
+                return changed, True
+            job = await self._get(caller, job.job_id, etag)
+        raise lost_races(job.job_id)
 
 
 def check_etag(job: Job, etag: str) -> None:
@@ -184,8 +165,23 @@ def check_etag(job: Job, etag: str) -> None:
         raise AbortedError(
             "ETAG_MISMATCH",
             f"job {job.job_id} changed: its etag is {job.etag}, not {etag[:64]}",
-            metadata={"jobId": job.job_id, "currentEtag": job.etag},
+            metadata={"jobId": job.job_id, "currentEtag": job.etag, "etag": etag[:64]},
         )
+
+
+def check_note(note: str) -> None:
+    """Refuse a note that is too long.
+
+    Raises:
+        InvalidArgumentError: TOO_LONG on `note`.
+    """
+    if len(note) > MAX_NOTE:
+        raise InvalidArgumentError.of("note", "TOO_LONG", f"has {len(note)} characters, at most {MAX_NOTE} are allowed")
+
+
+def lost_races(job_id: str) -> AbortedError:
+    """Return the error of a change that lost to others again and again."""
+    return AbortedError("CONCURRENT_CHANGE", f"job {job_id} kept changing during the call", metadata={"jobId": job_id})
 
 
 def _require(job: Job, states: set[JobState], what: str) -> None:
@@ -193,5 +189,5 @@ def _require(job: Job, states: set[JobState], what: str) -> None:
         raise FailedPreconditionError(
             "WRONG_JOB_STATE",
             f"cannot {what} job {job.job_id}: it is {job.state.value}",
-            metadata={"jobId": job.job_id, "state": job.state.value},
+            metadata={"jobId": job.job_id, "state": job.state.value, "action": what},
         )

@@ -6,11 +6,13 @@ Every write of an existing record is a compare-and-set, judged by what it matche
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from services.scheduler.domain.api_key import ApiKey
 from services.scheduler.domain.execution import (
     Attempt,
     Cause,
@@ -22,6 +24,7 @@ from services.scheduler.domain.execution import (
 from services.scheduler.domain.job import Job, JobState
 from services.scheduler.domain.partitions import PartitionTable
 from services.scheduler.domain.planning import FireCursor
+from services.scheduler.usecases.audit import AuditEvent
 from services.scheduler.usecases.caller import OrgScope
 
 
@@ -79,11 +82,11 @@ class ExecutionFilter:
 class JobStore(Protocol):
     """The jobs. One writer: the scheduler."""
 
-    async def insert(self, job: Job) -> None:
-        """Store a new job durably.
+    async def insert_new(self, jobs: Sequence[Job], *, audits: Sequence[AuditEvent] = ()) -> frozenset[str]:
+        """Store new jobs durably, each with the event that names it; returns the ids of those refused.
 
-        Raises:
-            AlreadyExistsError: another job of the org has the same idempotency key.
+        One is refused when another job came first: by its idempotency key in the org, or by holding its fingerprint
+        (see `Job.duplicate_until`). Uniqueness is the database's, so that it holds between any two calls.
         """
         ...
 
@@ -95,16 +98,27 @@ class JobStore(Protocol):
         """
         ...
 
-    async def find_by_idempotency_key(self, scope: OrgScope, key: str) -> Job | None:
-        """Return the org's job that was created under a key."""
+    async def find_by_idempotency_keys(self, org_id: str, keys: Collection[str]) -> Mapping[str, Job]:
+        """Return an org's jobs that were created under keys, by key, in any of its projects."""
+        ...
+
+    async def find_by_fingerprints(self, fingerprints: Collection[str]) -> Mapping[str, Job]:
+        """Return the jobs that hold fingerprints, by fingerprint, which tells the org and the project."""
+        ...
+
+    async def release_fingerprints(self, job_ids: Collection[str]) -> None:
+        """Let equal submissions pass from now on; jobs that hold no fingerprint stay as they are."""
         ...
 
     async def find_page(self, scope: OrgScope, where: JobFilter, *, after: str, limit: int) -> Sequence[Job]:
         """Return jobs, newest first, that come after the job id `after` (empty: from the start)."""
         ...
 
-    async def replace(self, scope: OrgScope, job: Job, *, expected: Job) -> bool:
-        """Store a changed job; False, and nothing written, when revision, state or cursor is not the expected one."""
+    async def replace(self, scope: OrgScope, job: Job, *, expected: Job, audit: AuditEvent | None = None) -> bool:
+        """Store a changed job; False, and nothing written, when revision, state or cursor is not the expected one.
+
+        One whose `duplicate_until` has become None gives its fingerprint back.
+        """
         ...
 
     async def load(self, job_ids: Collection[str]) -> Mapping[str, Job]:
@@ -131,7 +145,16 @@ class JobStore(Protocol):
         """Count a failed execution once, however often it is said, and return the failures in a row."""
         ...
 
-    async def stop(self, job_id: str, state: JobState, reason: str, note: str, now: datetime) -> bool:
+    async def stop(
+        self,
+        job_id: str,
+        state: JobState,
+        reason: str,
+        note: str,
+        now: datetime,
+        *,
+        audit: AuditEvent | None = None,
+    ) -> bool:
         """Take an ACTIVE job to PAUSED or FAILED on the scheduler's own decision; False when it was not ACTIVE."""
         ...
 
@@ -181,7 +204,11 @@ class FinishWrite:
     settle: bool
     attempt: Attempt | None = None
     response: StoredResponse | None = None
+    lag_micros: int | None = None
+    """Set by the first attempt that started."""
     trace_id: str = ""
+    is_report: bool = False
+    """Whether a report of the lease's holder says so, which a repetition of it is recognized by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +221,29 @@ class WaitWrite:
     reason: str = ""
     attempt: Attempt | None = None
     response: StoredResponse | None = None
+    lag_micros: int | None = None
+    """Set by the first attempt that started."""
     trace_id: str = ""
+    wait_host: str = ""
+    """The host, with its port, that it waits for; a reset of the host wakes it."""
     released: bool = False
     """Handed back by a draining executor: neither a retry nor a deferral in the books."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Who stops an execution, and why."""
+
+    reason: str
+    actor: str
+    note: str = ""
 
 
 class ExecutionStore(Protocol):
     """The executions. One writer: the scheduler."""
 
-    async def insert_new(self, executions: Sequence[Execution]) -> None:
-        """Store executions durably; one whose id exists stays as it is."""
+    async def insert_new(self, executions: Sequence[Execution], *, audit: AuditEvent | None = None) -> None:
+        """Store executions durably; one whose id exists stays as it is. An event goes with a single one."""
         ...
 
     async def get(self, scope: OrgScope, execution_id: str) -> Execution:
@@ -220,12 +260,25 @@ class ExecutionStore(Protocol):
         """Return executions, latest fire first, that come after (fire time, id), without their answers' bytes."""
         ...
 
+    async def find_window(
+        self, job_id: str, start: datetime, end: datetime, *, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Execution]:
+        """Return a job's executions with fire times in [start, end], earliest first, without their answers' bytes.
+
+        Only those that come after (fire time, id).
+        """
+        ...
+
     async def load(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
         """Return the executions that exist, by id, of any org, without answers."""
         ...
 
     async def take_waiting(self, partitions: Collection[int], until: datetime, limit: int) -> Sequence[Execution]:
         """Hand over executions whose wait ends by `until`: their poll time moves to the grace after that end."""
+        ...
+
+    async def find_begun(self, request_id: str, now: datetime) -> Sequence[Execution]:
+        """Return the executions that a request was granted, while their leases hold at `now`."""
         ...
 
     async def find_overdue(self, now: datetime, limit: int) -> Sequence[Execution]:
@@ -244,14 +297,22 @@ class ExecutionStore(Protocol):
         """Let an overlapping execution wait for the running one; False when another one waits already."""
         ...
 
+    async def is_slot_taken(self, job_id: str) -> bool:
+        """Whether an execution of the job holds its overlap slot."""
+        ...
+
     async def wake_queued(self, job_ids: Collection[str], now: datetime) -> bool:
         """Let executions continue that wait for another of their job to end; whether there were any."""
+        ...
+
+    async def wake_waiting(self, org_id: str, host: str, wake_time: datetime) -> int:
+        """Let executions of an org that wait for a host continue at an instant, a bounded number; returns how many."""
         ...
 
     async def finish(self, writes: Sequence[FinishWrite]) -> frozenset[str]:
         """End executions, each by compare-and-set on state and fencing token; returns the ids that stand so now.
 
-        A repetition of an applied write is among them.
+        A repetition of an applied write is among them, a stale one is not, whatever else ended the execution.
         """
         ...
 
@@ -276,19 +337,91 @@ class ExecutionStore(Protocol):
         ...
 
     async def withdraw(self, job_id: str, reason: str, now: datetime) -> None:
-        """Take back the READY, never begun, scheduled executions of a job that stops firing.
+        """End the READY, never begun, scheduled executions of a job that stops firing: SKIPPED with the reason.
 
-        What fired by `now` ends SKIPPED with the reason; what was materialized ahead of its fire is removed, for the
-        job will not be active when that fire comes, or its new schedule decides.
+        Only what fired by `now`. What was materialized ahead of its fire stays: the job may be active again by then,
+        and the cursor may stand behind it, so to remove it could lose a fire. The beginning decides it at its time.
         """
         ...
 
-    async def last_success_time(self, job_id: str) -> datetime | None:
-        """Return the fire time of the job's latest SUCCEEDED execution."""
+    async def cancel_ready(
+        self, execution: Execution, cancellation: Cancellation, now: datetime, *, audit: AuditEvent | None = None
+    ) -> bool:
+        """End a READY execution as CANCELLED, to be settled; False when it is not READY under the token as read."""
+        ...
+
+    async def request_cancel(
+        self, execution: Execution, cancellation: Cancellation, *, audit: AuditEvent | None = None
+    ) -> bool:
+        """Ask the executor of a RUNNING execution to stop; False when it is not RUNNING, or was asked before."""
+        ...
+
+    async def cancel_job(self, job_id: str, cancellation: Cancellation, now: datetime) -> None:
+        """End all READY executions of a job that is deleted, and ask the executors of RUNNING ones to stop.
+
+        What was never tried ends SKIPPED, what was tried CANCELLED; what was materialized ahead of its fire goes away.
+        """
+        ...
+
+    async def last_success_times(self, job_ids: Collection[str]) -> Mapping[str, datetime]:
+        """Return the fire time of each job's latest SUCCEEDED execution; jobs without one are absent."""
         ...
 
     async def latest_states(self, job_id: str, limit: int) -> Sequence[ExecutionState]:
         """Return the states of the job's latest final, not skipped or cancelled executions, latest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WatchFilter:
+    """Which changes a watch shows; what is empty does not restrict."""
+
+    job_id: str = ""
+    project_id: str = ""
+    states: frozenset[ExecutionState] = frozenset()
+
+
+class ExecutionChanges(Protocol):
+    """An open stream of changes."""
+
+    @property
+    def resume_token(self) -> str:
+        """Continues after what was returned last."""
+        ...
+
+    async def next(self) -> Execution | None:
+        """Return the next changed execution, without its answer's bytes, or None after a moment without a change.
+
+        Raises:
+            OutOfRangeError: the place to continue from is too old by now.
+        """
+        ...
+
+
+class ExecutionFeed(Protocol):
+    """Tells of changes of executions as they happen."""
+
+    def open(
+        self, scope: OrgScope, where: WatchFilter, resume_token: str
+    ) -> AbstractAsyncContextManager[ExecutionChanges]:
+        """Watch from now on, or from where a token says.
+
+        Raises:
+            InvalidArgumentError: the token is not one of ours.
+            OutOfRangeError: the token is too old.
+        """
+        ...
+
+
+class BlobStore(Protocol):
+    """Answers that are too large for their execution's record."""
+
+    def open_stream(self, blob_id: str) -> AsyncIterator[bytes]:
+        """Return an answer's stored bytes in parts.
+
+        Raises:
+            NotFoundError: no such blob.
+        """
         ...
 
 
@@ -304,13 +437,61 @@ class PartitionStore(Protocol):
         ...
 
 
+class ApiKeyStore(Protocol):
+    """The API keys. A project-limited scope sees only the keys that reach no other project."""
+
+    async def insert(self, key: ApiKey, *, audit: AuditEvent | None = None) -> None:
+        """Store a new key durably, with its event."""
+        ...
+
+    async def find(self, key_id: str) -> ApiKey | None:
+        """Return the key with that id, of any org: asked before there is a caller."""
+        ...
+
+    async def find_page(self, scope: OrgScope, *, show_revoked: bool, after: str, limit: int) -> Sequence[ApiKey]:
+        """Return keys, newest first, that come after the key id `after` (empty: from the start)."""
+        ...
+
+    async def revoke(self, scope: OrgScope, key_id: str, now: datetime, *, audit: AuditEvent | None = None) -> ApiKey:
+        """Make a key stop to work; one that was revoked before keeps its first revoke time.
+
+        Raises:
+            NotFoundError: no such key within the scope.
+        """
+        ...
+
+
+class AnswerQuota(Protocol):
+    """How much of answers an org may keep; asked for each report, so it answers from memory."""
+
+    def is_full(self, org_id: str) -> bool:
+        """Whether the org's stored answers exceed its quota, as known some seconds ago."""
+        ...
+
+    def add_answer(self, org_id: str, size: int, end_time: datetime) -> None:
+        """Note that an answer of so many bytes was stored, which stays for the retention from then."""
+        ...
+
+
+class SecretOpener(Protocol):
+    """Opens what is encrypted at rest; for granted attempts, and to compare a submission with its first one."""
+
+    def open(self, job: Job) -> Job | None:
+        """Return the job with its secrets in clear; None when one of them cannot be read."""
+        ...
+
+
 class DueNudge(Protocol):
     """Wakes the acquire calls that wait at this replica."""
+
+    def mark(self) -> int:
+        """Return a mark of this moment; a wait since it misses no notification after it."""
+        ...
 
     def notify(self, due_time: datetime) -> None:
         """Say that something is due at an instant."""
         ...
 
-    async def wait(self, until: datetime, timeout: float) -> None:
-        """Wait until something due by `until` is notified, at most `timeout` seconds."""
+    async def wait(self, until: datetime, timeout: float, *, since: int) -> None:
+        """Wait until something due by `until` is, or since the mark was, notified, at most `timeout` seconds."""
         ...

@@ -7,18 +7,23 @@ so an executor may repeat a batch until it hears. Only then does it acknowledge 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
-from services.scheduler.domain.execution import Attempt, Execution, ExecutionState, Outcome
+from services.scheduler.domain.execution import Attempt, Execution, ExecutionState, Outcome, head_of
 from services.scheduler.domain.job import Job
 from services.scheduler.domain.outcome import AttemptReport, Decision, Defer, Finish, Result, Retry, decide_outcome
-from services.scheduler.usecases.ports import DueNudge, ExecutionStore, FinishWrite, JobStore, WaitWrite
-from services.scheduler.usecases.settle import SettleFinished
+from services.scheduler.domain.target_host import TARGET_WAIT_REASONS
+from services.scheduler.domain.target_url import split_target_url
+from services.scheduler.usecases.ports import AnswerQuota, DueNudge, ExecutionStore, FinishWrite, JobStore, WaitWrite
+from services.scheduler.usecases.settle import SettleFinished, settled_write
 
 MAX_ERROR_MESSAGE = 1000
 """Characters of an attempt's error message that are kept."""
+
+QUOTA_WARNING = "the org has used up its quota of stored bytes, so only the beginning of the answer is kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,7 @@ class ReportAttempts:
     executions: ExecutionStore
     settle: SettleFinished
     nudge: DueNudge
+    answers: AnswerQuota
     clock: Clock
     chance: Callable[[], float]
     """Makes the jitter of retries: a number in [0, 1)."""
@@ -37,30 +43,40 @@ class ReportAttempts:
         """Apply reports; returns (execution id, fencing token) of those that counted, now or by an earlier copy."""
         executions = await self.executions.load({report.execution_id for report in reports})
         jobs = await self.jobs.load({execution.job_id for execution in executions.values()})
-        finishes: list[FinishWrite] = []
-        waits: list[WaitWrite] = []
+        repeated: set[tuple[str, int]] = set()
+        writes: dict[str, FinishWrite | WaitWrite] = {}
         for report in reports:
             execution = executions.get(report.execution_id)
-            if execution is None or not _holds_lease(execution, report):
+            if execution is None:
                 continue
-            write = self._write(report, execution, jobs.get(execution.job_id))
-            if isinstance(write, FinishWrite):
-                finishes.append(write)
-            else:
-                waits.append(write)
-        accepted = await self._apply(finishes, waits, jobs)
-        return frozenset(
-            (report.execution_id, report.fencing_token) for report in reports if report.execution_id in accepted
-        )
+            if report.fencing_token and report.fencing_token == execution.reported_token:
+                repeated.add((report.execution_id, report.fencing_token))
+            elif _holds_lease(execution, report) and report.execution_id not in writes:
+                writes[report.execution_id] = self._write(report, execution, jobs.get(execution.job_id))
+        # A repetition is not decided again: the clock or an edit of the job could turn a retry into an end.
+        ended = [executions[execution_id] for execution_id, _ in repeated if executions[execution_id].state.is_final]
+        await self.settle([settled_write(execution, self.clock.now()) for execution in ended], jobs)
+        finishes = [write for write in writes.values() if isinstance(write, FinishWrite)]
+        waits = [write for write in writes.values() if isinstance(write, WaitWrite)]
+        applied = await self._apply(finishes, waits, executions, jobs)
+        return frozenset(repeated | {(execution_id, writes[execution_id].fencing_token) for execution_id in applied})
 
     def _write(self, report: AttemptReport, execution: Execution, job: Job | None) -> FinishWrite | WaitWrite:
+        if report.response is not None and self.answers.is_full(execution.org_id):
+            report = replace(report, response=head_of(report.response, QUOTA_WARNING))
         match self._decide(report, execution, job):
             case Finish() as decision:
                 return _finish(report, execution, decision)
             case Retry(outcome, at):
                 attempt = _attempt(report, execution, outcome, "RETRY")
                 return WaitWrite(
-                    report.execution_id, report.fencing_token, at, "", attempt, report.response, report.trace_id
+                    report.execution_id,
+                    report.fencing_token,
+                    at,
+                    attempt=attempt,
+                    response=report.response,
+                    lag_micros=_first_lag(report, execution),
+                    trace_id=report.trace_id,
                 )
             case Defer(at, reason):
                 return WaitWrite(
@@ -68,6 +84,7 @@ class ReportAttempts:
                     report.fencing_token,
                     at,
                     reason,
+                    wait_host=_wait_host(reason, job),
                     trace_id=report.trace_id,
                     released=report.result is Result.RELEASED,
                 )
@@ -92,22 +109,38 @@ class ReportAttempts:
         self,
         finishes: Sequence[FinishWrite],
         waits: Sequence[WaitWrite],
+        executions: Mapping[str, Execution],
         jobs: Mapping[str, Job],
     ) -> frozenset[str]:
         finished = await self.executions.finish(finishes) if finishes else frozenset()
         # If we die here, successes left their jobs as they were (the sweep completes one-time jobs), and failures are
         # SETTLING: the settler does the rest. A repeated report settles once more, which counts nothing twice.
         crash_point("scheduler.reported")
+        self._count_answers([write for write in finishes if write.execution_id in finished], executions)
         waiting = await self.executions.wait(waits) if waits else frozenset()
         await self.settle([write for write in finishes if write.execution_id in finished], jobs)
         if waiting:
             self.nudge.notify(min(write.available_time for write in waits))
         return finished | waiting
 
+    def _count_answers(self, finished: Sequence[FinishWrite], executions: Mapping[str, Execution]) -> None:
+        """Count the answers that stay; that of an attempt before a retry is replaced by the next."""
+        for write in finished:
+            if write.response is not None:
+                org_id = executions[write.execution_id].org_id
+                self.answers.add_answer(org_id, write.response.stored_size_bytes, write.end_time)
+
 
 def _holds_lease(execution: Execution, report: AttemptReport) -> bool:
     """Whether the report may count; `finish` and `wait` decide it, this only spares them the hopeless ones."""
-    return report.fencing_token in {execution.fencing_token, execution.reported_token}
+    return execution.state is ExecutionState.RUNNING and report.fencing_token == execution.fencing_token
+
+
+def _wait_host(reason: str, job: Job | None) -> str:
+    """Return the host that a deferred execution waits for, if it is a host that it waits for."""
+    if job is None or reason not in TARGET_WAIT_REASONS:
+        return ""
+    return split_target_url(job.definition.target.url).host_port
 
 
 def _finish(report: AttemptReport, execution: Execution, decision: Finish) -> FinishWrite:
@@ -122,8 +155,17 @@ def _finish(report: AttemptReport, execution: Execution, decision: Finish) -> Fi
         settle=decision.state is not ExecutionState.SUCCEEDED,
         attempt=_attempt(report, execution, decision.outcome, decision.reason or decision.state.value),
         response=report.response,
+        lag_micros=_first_lag(report, execution),
         trace_id=report.trace_id,
+        is_report=True,
     )
+
+
+def _first_lag(report: AttemptReport, execution: Execution) -> int | None:
+    """Return the lag, in microseconds, if this is the first attempt of the execution that started."""
+    if report.start_time is None or execution.start_time is not None:
+        return None
+    return (report.start_time - execution.due_time) // timedelta(microseconds=1)
 
 
 def _attempt(report: AttemptReport, execution: Execution, outcome: Outcome, decision: str) -> Attempt:

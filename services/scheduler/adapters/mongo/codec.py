@@ -7,14 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, time, timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from services.scheduler.domain.execution import Attempt, Execution, StoredResponse
-from services.scheduler.domain.job import JobDefinition
+from services.scheduler.domain.job import (
+    CatchUpPolicy,
+    Header,
+    JobDefinition,
+    RateLimitPolicy,
+    RetryPolicy,
+    TimeoutPolicy,
+)
 from services.scheduler.domain.schedule import Cron, Daily, Monthly, OneTimeAt, OneTimeLocal, Rule, Schedule, Weekly
+from services.scheduler.usecases.audit import AuditEvent, FieldChange
 
 Document = dict[str, Any]
 _T = TypeVar("_T")
@@ -28,6 +37,11 @@ _RULES: Mapping[str, type[Any]] = {
     "monthly": Monthly,
     "cron": Cron,
 }
+_SHARED = (CatchUpPolicy, RateLimitPolicy, RetryPolicy, TimeoutPolicy)
+"""Small parts that most jobs have in common: encoded once, and the document shared. Nobody may change what `encode`
+returns below its top level."""
+
+_REMEMBERED = 1024
 _KINDS = {rule: kind for kind, rule in _RULES.items()}
 
 
@@ -62,11 +76,18 @@ def _converter() -> Converter:
         OneTimeLocal, lambda document, _: OneTimeLocal(datetime.fromisoformat(document["wall"]))
     )
     converter.register_structure_hook(Rule, lambda document, _: _decode_rule(converter, document))
+    encode_schedule = make_dict_unstructure_fn(
+        Schedule, converter, rule=override(unstruct_hook=lambda rule: _encode_rule(converter, rule))
+    )
+    converter.register_unstructure_hook(Schedule, lru_cache(_REMEMBERED)(encode_schedule))
+    for shared in _SHARED:
+        converter.register_unstructure_hook(shared, lru_cache(_REMEMBERED)(make_dict_unstructure_fn(shared, converter)))
     converter.register_unstructure_hook(
-        Schedule,
-        make_dict_unstructure_fn(
-            Schedule, converter, rule=override(unstruct_hook=lambda rule: _encode_rule(converter, rule))
-        ),
+        FieldChange, lambda change: {"path": change.path, "before": change.before, "after": change.after}
+    )
+    # Most headers are no secrets.
+    converter.register_unstructure_hook(
+        Header, make_dict_unstructure_fn(Header, converter, sealed=override(omit_if_default=True))
     )
     # Executions are many: what holds its default is left out, for only the scheduler itself writes them.
     for kind in (Attempt, StoredResponse):
@@ -90,6 +111,12 @@ def _converter() -> Converter:
         Execution, make_dict_structure_fn(Execution, converter, execution_id=override(rename="_id"))
     )
     converter.register_structure_hook(JobDefinition, make_dict_structure_fn(JobDefinition, converter))
+    converter.register_unstructure_hook(
+        AuditEvent, make_dict_unstructure_fn(AuditEvent, converter, event_id=override(rename="_id"))
+    )
+    converter.register_structure_hook(
+        AuditEvent, make_dict_structure_fn(AuditEvent, converter, event_id=override(rename="_id"))
+    )
     return converter
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pymongo import AsyncMongoClient
 from pymongo.errors import (
+    BulkWriteError,
     ConnectionFailure,
     ExecutionTimeout,
     NetworkTimeout,
@@ -31,7 +32,7 @@ _SHUTDOWN_OR_STEP_DOWN = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436, 
 MongoClient = AsyncMongoClient[dict[str, Any]]
 
 
-def open_client(uri: str) -> MongoClient:
+def open_client(uri: str, *, max_pool_size: int = 100) -> MongoClient:
     """Return a client; it connects on first use."""
     return AsyncMongoClient(
         uri,
@@ -43,7 +44,7 @@ def open_client(uri: str) -> MongoClient:
         timeoutMS=OPERATION_TIMEOUT_MILLIS,
         serverSelectionTimeoutMS=OPERATION_TIMEOUT_MILLIS,
         connectTimeoutMS=2000,
-        maxPoolSize=100,
+        maxPoolSize=max_pool_size,
         appname="punctual-scheduler",
     )
 
@@ -56,6 +57,8 @@ def translate_error(error: Exception) -> PunctualError | None:
         error, ConnectionFailure | NetworkTimeout | ExecutionTimeout | WTimeoutError | WriteConcernError
     )
     if isinstance(error, OperationFailure) and error.code in _SHUTDOWN_OR_STEP_DOWN:
+        passing = True
+    if isinstance(error, BulkWriteError) and error.details.get("writeConcernErrors"):
         passing = True
     if not passing and not error.timeout and not error.has_error_label("RetryableWriteError"):
         return None

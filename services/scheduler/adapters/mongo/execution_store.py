@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import BulkWriteError
 
 from libs.common.errors import NotFoundError
+from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
+from services.scheduler.adapters.mongo.cancel_writes import CancelWrites
 from services.scheduler.adapters.mongo.codec import Codec, Document
 from services.scheduler.adapters.mongo.documents import ExecutionDocument
-from services.scheduler.adapters.mongo.lease_writes import LeaseWrites
+from services.scheduler.adapters.mongo.lease_writes import LeaseWrites, only_duplicates
+from services.scheduler.adapters.mongo.waiting_writes import WaitingWrites
 from services.scheduler.domain.execution import Cause, Execution, ExecutionState, Phase
 from services.scheduler.usecases.acquire_due import POLL_GRACE
+from services.scheduler.usecases.audit import AuditEvent
 from services.scheduler.usecases.caller import OrgScope
 from services.scheduler.usecases.ports import ExecutionFilter
 
-DUPLICATE_KEY = 11000
+MAX_BEGUN = 1000
+"""Executions that one request can have been granted."""
+
+CONCURRENT_READS = 16
+"""Queries of one call that are under way at a time."""
 
 _WITHOUT_ANSWER = {"response": 0}
 _WITHOUT_ANSWER_BYTES = {"response.body": 0, "response.head": 0}
@@ -28,23 +37,27 @@ _RAN = sorted(
 )
 
 
-class MongoExecutionStore(LeaseWrites):
+class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
     """Implements `ExecutionStore`."""
 
-    def __init__(self, retention: timedelta) -> None:
+    def __init__(self, retention: timedelta, outbox: AuditOutbox) -> None:
         super().__init__(Codec(), retention)
+        self._outbox = outbox
 
     @property
     def _executions(self) -> AsyncCollection[dict[str, Any]]:
         return ExecutionDocument.get_pymongo_collection()
 
-    async def insert_new(self, executions: Sequence[Execution]) -> None:
+    async def insert_new(self, executions: Sequence[Execution], *, audit: AuditEvent | None = None) -> None:
         """Store executions durably; one whose id exists stays as it is."""
+        event = self._outbox.fields(audit)
         try:
-            await self._executions.insert_many([self._codec.encode(e) for e in executions], ordered=False)
+            await self._executions.insert_many([{**self._codec.encode(e), **event} for e in executions], ordered=False)
         except BulkWriteError as error:
-            if any(failure["code"] != DUPLICATE_KEY for failure in error.details["writeErrors"]):
+            if not only_duplicates(error):
                 raise
+        else:
+            self._outbox.written(audit)
 
     async def get(self, scope: OrgScope, execution_id: str) -> Execution:
         """Return an execution."""
@@ -62,6 +75,20 @@ class MongoExecutionStore(LeaseWrites):
             _WITHOUT_ANSWER_BYTES,
             sort=[("fire_time", -1), ("_id", -1)],
             limit=limit,
+        )
+        return [self._decode(document) async for document in cursor]
+
+    async def find_window(
+        self, job_id: str, start: datetime, end: datetime, *, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Execution]:
+        """Return a job's executions with fire times in [start, end], earliest first, without their answers' bytes."""
+        query: Document = {"job_id": job_id, "fire_time": {"$gte": start, "$lte": end}}
+        if after:
+            fire_time, execution_id = after
+            query["fire_time"]["$gte"] = fire_time
+            query["$or"] = [{"fire_time": {"$gt": fire_time}}, {"_id": {"$gt": execution_id}}]
+        cursor = self._executions.find(
+            query, _WITHOUT_ANSWER_BYTES, sort=[("fire_time", 1), ("_id", 1)], limit=limit, hint="job_fire"
         )
         return [self._decode(document) async for document in cursor]
 
@@ -100,6 +127,12 @@ class MongoExecutionStore(LeaseWrites):
             )
         return found
 
+    async def find_begun(self, request_id: str, now: datetime) -> Sequence[Execution]:
+        """Return the executions that a request was granted, while their leases hold at `now`."""
+        query = {"phase": Phase.LEASED, "wake_time": {"$gt": now}, "begin_request_id": request_id}
+        # A walk over the keys of what is leased at this moment; an index for it would cost two writes an attempt.
+        return await self._find_awake(query, MAX_BEGUN)
+
     async def find_overdue(self, now: datetime, limit: int) -> Sequence[Execution]:
         """Return executions that no delivery reached in time, and those whose lease ran out, oldest first."""
         awake = [Phase.DISPATCHED, Phase.LEASED, Phase.WAITING]
@@ -129,15 +162,21 @@ class MongoExecutionStore(LeaseWrites):
 
     async def find_live_jobs(self, job_ids: Collection[str]) -> frozenset[str]:
         """Return which of the jobs have an execution that is not final."""
-        query = {"job_id": {"$in": list(job_ids)}, "state": {"$in": _LIVE}}
-        return frozenset([document["job_id"] async for document in self._executions.find(query, {"job_id": 1})])
+        query = {"job_id": {"$in": list(job_ids)}, "phase": {"$exists": True}, "state": {"$in": _LIVE}}
+        cursor = self._executions.find(query, {"job_id": 1}, hint="live")
+        return frozenset([document["job_id"] async for document in cursor])
 
     async def withdraw(self, job_id: str, reason: str, now: datetime) -> None:
         """Take back the READY, never begun, scheduled executions of a job that stops firing."""
-        waiting = {"job_id": job_id, "state": ExecutionState.READY, "attempt_number": 0, "cause": Cause.SCHEDULE}
-        await self._executions.delete_many({**waiting, "fire_time": {"$gt": now}})
         await self._executions.update_many(
-            waiting,
+            {
+                "job_id": job_id,
+                "phase": {"$exists": True},
+                "state": ExecutionState.READY,
+                "attempt_number": 0,
+                "cause": Cause.SCHEDULE,
+                "fire_time": {"$lte": now},
+            },
             {
                 "$set": {
                     "state": ExecutionState.SKIPPED,
@@ -145,39 +184,26 @@ class MongoExecutionStore(LeaseWrites):
                     "end_time": now,
                     "expire_time": now + self._retention,
                 },
-                "$unset": {"phase": "", "wake_time": "", "available_time": "", "queue_slot": ""},
+                # One that was begun and handed back unsent holds the overlap slot: kept, it would block the job.
+                "$unset": dict.fromkeys(
+                    ("phase", "wake_time", "available_time", "wait_reason", "queue_slot", "overlap_slot"), ""
+                ),
             },
+            hint="live",
         )
 
-    async def queue_behind(self, execution: Execution, job_id: str, recheck_time: datetime) -> bool:
-        """Let an overlapping execution wait for the running one; False when another one waits already."""
-        try:
-            result = await self._executions.update_one(
-                {"_id": execution.execution_id, "state": ExecutionState.READY},
-                {
-                    "$set": {
-                        "queue_slot": job_id,
-                        "phase": Phase.WAITING,
-                        "wake_time": recheck_time,
-                        "available_time": recheck_time,
-                        "wait_reason": "OVERLAP",
-                    }
-                },
-            )
-        except DuplicateKeyError:
-            return False
-        return result.matched_count == 1
+    async def last_success_times(self, job_ids: Collection[str]) -> Mapping[str, datetime]:
+        """Return the fire time of each job's latest SUCCEEDED execution."""
+        # One seek a job: a query over many would read all of their history.
+        wanted = list(job_ids)
+        found: dict[str, datetime] = {}
+        for start in range(0, len(wanted), CONCURRENT_READS):
+            batch = wanted[start : start + CONCURRENT_READS]
+            latest = await asyncio.gather(*(self._latest_success(job_id) for job_id in batch))
+            found |= {job_id: time for job_id, time in zip(batch, latest, strict=True) if time is not None}
+        return found
 
-    async def wake_queued(self, job_ids: Collection[str], now: datetime) -> bool:
-        """Let executions continue that wait for another of their job to end."""
-        result = await self._executions.update_many(
-            {"queue_slot": {"$in": list(job_ids)}, "phase": Phase.WAITING},
-            {"$set": {"wake_time": now, "available_time": now}},
-        )
-        return result.modified_count > 0
-
-    async def last_success_time(self, job_id: str) -> datetime | None:
-        """Return the fire time of the job's latest SUCCEEDED execution."""
+    async def _latest_success(self, job_id: str) -> datetime | None:
         document = await self._executions.find_one(
             {"job_id": job_id, "state": ExecutionState.SUCCEEDED}, {"fire_time": 1}, sort=[("fire_time", -1)]
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,16 +9,31 @@ from typing import Any
 
 from pymongo import ReturnDocument, UpdateMany, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError
 
-from libs.common.errors import AlreadyExistsError, NotFoundError
+from libs.common.errors import NotFoundError
+from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
 from services.scheduler.adapters.mongo.codec import Codec, Document
 from services.scheduler.adapters.mongo.documents import JobDocument
+from services.scheduler.adapters.mongo.header_secrets import HeaderSecrets, key_ids_of
+from services.scheduler.adapters.mongo.insert_group import InsertGroup
+from services.scheduler.adapters.mongo.job_filters import label_text, list_filter, within
+from services.scheduler.adapters.mongo.lease_writes import only_duplicates
 from services.scheduler.domain.begin import takes_overlap_slot
-from services.scheduler.domain.job import PARTITION_COUNT, CatchUpPolicy, Job, JobDefinition, JobState, OverlapPolicy
+from services.scheduler.domain.job import (
+    KEPT_STATE_CHANGES,
+    PARTITION_COUNT,
+    CatchUpPolicy,
+    Job,
+    JobDefinition,
+    JobState,
+    OverlapPolicy,
+    StateChange,
+)
 from services.scheduler.domain.planning import FireCursor
 from services.scheduler.domain.schedule import Schedule
 from services.scheduler.domain.target_url import split_target_url
+from services.scheduler.usecases.audit import SCHEDULER_ACTOR, AuditEvent
 from services.scheduler.usecases.caller import OrgScope
 from services.scheduler.usecases.ports import CursorMove, DueJob, JobFilter
 
@@ -45,60 +59,92 @@ _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 class MongoJobStore:
     """Implements `JobStore`."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: HeaderSecrets, outbox: AuditOutbox) -> None:
         self._codec = Codec()
+        self._secrets = secrets
+        self._outbox = outbox
+        self._group = InsertGroup(self._insert)
 
     @property
     def _jobs(self) -> AsyncCollection[dict[str, Any]]:
         return JobDocument.get_pymongo_collection()
 
-    async def insert(self, job: Job) -> None:
-        """Store a new job durably."""
+    async def insert_new(self, jobs: Sequence[Job], *, audits: Sequence[AuditEvent] = ()) -> frozenset[str]:
+        """Store new jobs durably; returns the ids of those that met a taken idempotency key or fingerprint."""
+        if len(jobs) == 1:
+            return await self._group.insert(jobs[0], audits)
+        return await self._insert(jobs, audits)
+
+    async def _insert(self, jobs: Sequence[Job], audits: Sequence[AuditEvent]) -> frozenset[str]:
+        events = {event.object_id: event for event in audits}
+        refused: frozenset[str] = frozenset()
         try:
-            await JobDocument.model_validate(self._encode(job)).insert()
-        except DuplicateKeyError as error:
-            raise AlreadyExistsError(
-                "IDEMPOTENCY_KEY_REUSED",
-                f"idempotency key {job.idempotency_key!r} belongs to another job",
-                resource_type="job",
-                resource_id=job.job_id,
-            ) from error
+            # Not through Beanie: validating a thousand documents again would take longer than all else together.
+            await self._jobs.insert_many(
+                [{**self._encode(job), **self._outbox.fields(events.get(job.job_id))} for job in jobs], ordered=False
+            )
+        except BulkWriteError as error:
+            # With a majority to confirm, the server answers a duplicate only when the first one is durable, too.
+            if not only_duplicates(error):
+                raise
+            refused = frozenset(jobs[failure["index"]].job_id for failure in error.details["writeErrors"])
+        for job_id, event in events.items():
+            if job_id not in refused:
+                self._outbox.written(event)
+        return refused
 
     async def get(self, scope: OrgScope, job_id: str) -> Job:
         """Return a job, also a deleted one."""
-        document = await JobDocument.find_one({"_id": job_id, **_within(scope)})
+        document = await JobDocument.find_one({"_id": job_id, **within(scope)})
         if document is None:
             raise NotFoundError("job", job_id)
         return self._decode(document.model_dump(by_alias=True))
 
-    async def find_by_idempotency_key(self, scope: OrgScope, key: str) -> Job | None:
-        """Return the org's job that was created under a key."""
-        document = await JobDocument.find_one({"idempotency_key": key, **_within(scope)})
-        return self._decode(document.model_dump(by_alias=True)) if document else None
+    async def find_by_idempotency_keys(self, org_id: str, keys: Collection[str]) -> Mapping[str, Job]:
+        """Return an org's jobs that were created under keys, by key."""
+        cursor = self._jobs.find({"org_id": org_id, "idempotency_key": {"$in": list(keys)}})
+        return {document["idempotency_key"]: self._decode(document) async for document in cursor}
+
+    async def find_by_fingerprints(self, fingerprints: Collection[str]) -> Mapping[str, Job]:
+        """Return the jobs that hold fingerprints, by fingerprint."""
+        cursor = self._jobs.find({"fingerprint_slot": {"$in": list(fingerprints)}})
+        return {document["fingerprint_slot"]: self._decode(document) async for document in cursor}
+
+    async def release_fingerprints(self, job_ids: Collection[str]) -> None:
+        """Let equal submissions pass from now on."""
+        await self._jobs.update_many(
+            {"_id": {"$in": list(job_ids)}}, {"$unset": {"fingerprint_slot": "", "duplicate_until": ""}}
+        )
 
     async def find_page(self, scope: OrgScope, where: JobFilter, *, after: str, limit: int) -> Sequence[Job]:
         """Return jobs, newest first, that come after the job id `after`."""
-        query = JobDocument.find(_list_filter(scope, where, after)).sort("-_id").limit(limit)
-        return [self._decode(document.model_dump(by_alias=True)) async for document in query]
+        cursor = self._jobs.find(list_filter(scope, where, after), sort=[("_id", -1)], limit=limit)
+        return [self._decode(document) async for document in cursor]
 
-    async def replace(self, scope: OrgScope, job: Job, *, expected: Job) -> bool:
+    async def replace(self, scope: OrgScope, job: Job, *, expected: Job, audit: AuditEvent | None = None) -> bool:
         """Store a changed job, unless somebody changed it or moved its cursor since it was read."""
         changed = self._encode(job)
-        for immutable in ("_id", "org_id", "create_time", "counted_failures"):
+        # The fingerprint was taken at creation and is only given back: another job may hold it by now.
+        for immutable in ("_id", "org_id", "create_time", "counted_failures", "fingerprint_slot", "duplicate_until"):
             changed.pop(immutable, None)
         if job.consecutive_failures == expected.consecutive_failures:
             # The dispatch path counts meanwhile; only a reset by a caller may overwrite it.
             del changed["consecutive_failures"]
+        cleared = {"secret_key_ids": ""} if "secret_key_ids" not in changed else {}
+        if job.duplicate_until is None:
+            cleared |= {"fingerprint_slot": "", "duplicate_until": ""}
         result = await self._jobs.update_one(
             {
                 "_id": job.job_id,
-                **_within(scope),
+                **within(scope),
                 "revision": expected.revision,
                 "state": expected.state,
                 "next_fire_time": expected.next_fire_time,
             },
-            {"$set": changed},
+            {"$set": changed, **({"$unset": cleared} if cleared else {}), **self._outbox.push(audit)},
         )
+        if result.matched_count == 1:
+            self._outbox.written(audit)
         return result.matched_count == 1
 
     async def load(self, job_ids: Collection[str]) -> Mapping[str, Job]:
@@ -140,7 +186,10 @@ class MongoJobStore:
         """Make those jobs COMPLETED that are ACTIVE and have no further fire."""
         await self._jobs.update_many(
             {"_id": {"$in": list(job_ids)}, "state": JobState.ACTIVE, "next_fire_time": None},
-            {"$set": {"state": JobState.COMPLETED, "state_time": now}},
+            {
+                "$set": {"state": JobState.COMPLETED, "state_time": now},
+                "$push": self._state_change(StateChange(now, JobState.COMPLETED, SCHEDULER_ACTOR)),
+            },
         )
 
     async def reset_failures(self, job_ids: Collection[str]) -> None:
@@ -161,15 +210,30 @@ class MongoJobStore:
         counted = counted or await self._jobs.find_one({"_id": job_id}, {"consecutive_failures": 1})
         return int(counted["consecutive_failures"]) if counted else 0
 
-    async def stop(self, job_id: str, state: JobState, reason: str, note: str, now: datetime) -> bool:
+    async def stop(
+        self,
+        job_id: str,
+        state: JobState,
+        reason: str,
+        note: str,
+        now: datetime,
+        *,
+        audit: AuditEvent | None = None,
+    ) -> bool:
         """Take an ACTIVE job to PAUSED or FAILED on the scheduler's own decision."""
         result = await self._jobs.update_one(
             {"_id": job_id, "state": JobState.ACTIVE},
             {
                 "$set": {"state": state, "state_reason": reason, "state_note": note, "state_time": now},
                 "$inc": {"revision": 1},
+                "$push": {
+                    **self._state_change(StateChange(now, state, SCHEDULER_ACTOR, reason, note)),
+                    **self._outbox.push(audit).get("$push", {}),
+                },
             },
         )
+        if result.modified_count == 1:
+            self._outbox.written(audit)
         return result.modified_count == 1
 
     async def find_orphaned(self, before: datetime, limit: int) -> Sequence[str]:
@@ -178,25 +242,36 @@ class MongoJobStore:
         cursor = self._jobs.find(query, {"_id": 1}, limit=limit, hint="tick")
         return [document["_id"] async for document in cursor]
 
+    def _state_change(self, change: StateChange) -> Document:
+        """Return what a `$push` adds for a change of the state."""
+        return {"state_changes": {"$each": [self._codec.encode(change)], "$slice": -KEPT_STATE_CHANGES}}
+
     def _encode(self, job: Job) -> Document:
         """Return the stored form: the record's fields, the definition as one value, and copies for queries."""
+        definition = self._secrets.seal(job.org_id, job.job_id, job.definition)
+        key_ids = key_ids_of(definition)
         return {
             "_id": job.job_id,
             "org_id": job.org_id,
             "project_id": job.definition.project_id,
             "name": job.definition.name,
-            "labels": [f"{key}={value}" for key, value in job.definition.labels.items()],
+            "labels": [label_text(key, value) for key, value in job.definition.labels.items()],
             "target_host": split_target_url(job.definition.target.url).host,
             "partition": job.partition,
-            "definition": self._codec.encode(job.definition),
+            "definition": self._codec.encode(definition),
+            # The index on it is sparse: only jobs with secrets are in it.
+            **({"secret_key_ids": key_ids} if key_ids else {}),
             "state": job.state.value,
             "state_reason": job.state_reason,
             "state_note": job.state_note,
+            "state_time": job.state_time,
             "next_fire_time": job.next_fire_time,
             "next_due_time": job.next_due_time,
             "revision": job.revision,
             "schedule_revision": job.schedule_revision,
             "schedule_time": job.schedule_time,
+            "definition_revision": job.definition_revision,
+            "state_changes": [self._codec.encode(change) for change in job.state_changes],
             "create_time": job.create_time,
             "update_time": job.update_time,
             "delete_time": job.delete_time,
@@ -205,7 +280,14 @@ class MongoJobStore:
             "creator": job.creator,
             "consecutive_failures": job.consecutive_failures,
             "fingerprint": job.fingerprint,
+            # The index on it is unique and sparse: only jobs that an equal submission would duplicate are in it.
+            **(
+                {"fingerprint_slot": job.fingerprint, "duplicate_until": job.duplicate_until}
+                if job.duplicate_until
+                else {}
+            ),
             "idempotency_key": job.idempotency_key,
+            "content_digest": job.content_digest,
             "tzdata_version": job.tzdata_version,
             "trace_parent": job.trace_parent,
         }
@@ -221,6 +303,7 @@ class MongoJobStore:
             state=JobState(document["state"]),
             state_reason=document["state_reason"],
             state_note=document["state_note"],
+            state_time=document.get("state_time"),
             next_fire_time=document["next_fire_time"],
             next_due_time=document["next_due_time"],
             revision=document["revision"],
@@ -228,9 +311,15 @@ class MongoJobStore:
             schedule_time=document["schedule_time"],
             delete_time=document["delete_time"],
             purge_time=document.get("purge_time"),
+            definition_revision=document.get("definition_revision", 1),
+            state_changes=tuple(
+                self._codec.decode(change, StateChange) for change in document.get("state_changes", ())
+            ),
             consecutive_failures=document["consecutive_failures"],
             fingerprint=document["fingerprint"],
+            duplicate_until=document.get("duplicate_until"),
             idempotency_key=document["idempotency_key"],
+            content_digest=document.get("content_digest", ""),
             tzdata_version=document["tzdata_version"],
             trace_parent=document["trace_parent"],
         )
@@ -253,29 +342,3 @@ class MongoJobStore:
             exclusive=takes_overlap_slot(schedule, OverlapPolicy(definition["overlap"])),
             trace_parent=document["trace_parent"],
         )
-
-
-def _within(scope: OrgScope) -> Document:
-    """Return the part of a filter that keeps a query inside the caller's scope."""
-    if scope.project_ids is None:
-        return {"org_id": scope.org_id}
-    return {"org_id": scope.org_id, "project_id": {"$in": sorted(scope.project_ids)}}
-
-
-def _list_filter(scope: OrgScope, where: JobFilter, after: str) -> Document:
-    clauses: list[Document] = [_within(scope)]
-    if where.project_id:
-        clauses.append({"project_id": where.project_id})
-    clauses.append({"state": {"$in": sorted(where.states)} if where.states else {"$ne": JobState.DELETED}})
-    clauses.extend({"labels": f"{key}={value}"} for key, value in (where.labels or {}).items())
-    if where.name_prefix:
-        clauses.append({"name": {"$regex": f"^{re.escape(where.name_prefix)}"}})
-    if where.target_host:
-        clauses.append({"target_host": where.target_host})
-    if where.next_fire_after:
-        clauses.append({"next_fire_time": {"$gte": where.next_fire_after}})
-    if where.next_fire_before:
-        clauses.append({"next_fire_time": {"$lt": where.next_fire_before}})
-    if after:
-        clauses.append({"_id": {"$lt": after}})
-    return {"$and": clauses}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,6 +33,23 @@ SETTLE_GRACE = timedelta(seconds=5)
 """How long the process that ended an execution may take to settle it before the settler does."""
 
 _DUPLICATE_KEY = 11000
+_LIVE = frozenset({ExecutionState.READY, ExecutionState.RUNNING})
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """One compare-and-set, and how to know from the record that it, or an earlier copy of it, was applied."""
+
+    execution_id: str
+    token: int
+    expected: ExecutionState
+    update: Document
+    results: frozenset[ExecutionState]
+    mark_field: str
+    """A report leaves its token as the reported one; any other end happens once under the token that was read."""
+
+    def stands_in(self, document: Document) -> bool:
+        return document.get(self.mark_field) == self.token and document["state"] in self.results
 
 
 class LeaseWrites(abc.ABC):
@@ -77,9 +95,9 @@ class LeaseWrites(abc.ABC):
         try:
             result = await self._executions.bulk_write(writes, ordered=False)
         except BulkWriteError as error:
-            failures = error.details["writeErrors"]
-            if any(failure["code"] != _DUPLICATE_KEY for failure in failures):
+            if not only_duplicates(error):
                 raise
+            failures = error.details["writeErrors"]
             overlapping = frozenset(ids[failure["index"]] for failure in failures)
             unsure.extend(execution_id for execution_id in ids if execution_id not in overlapping)
             return overlapping
@@ -106,52 +124,69 @@ class LeaseWrites(abc.ABC):
     async def finish(self, writes: Sequence[FinishWrite]) -> frozenset[str]:
         """End executions; returns the ids that stand so now."""
         return await self._apply(
-            [(write.execution_id, write.fencing_token, write.expected, self._finish_update(write)) for write in writes]
+            [
+                _Change(
+                    write.execution_id,
+                    write.fencing_token,
+                    write.expected,
+                    self._finish_update(write),
+                    results=frozenset({write.state}),
+                    mark_field="reported_token" if write.is_report else "fencing_token",
+                )
+                for write in writes
+            ]
         )
 
     async def wait(self, writes: Sequence[WaitWrite]) -> frozenset[str]:
         """Put executions back to READY; returns the ids for which it was applied, now or before."""
         return await self._apply(
             [
-                (write.execution_id, write.fencing_token, ExecutionState.RUNNING, self._wait_update(write))
+                _Change(
+                    write.execution_id,
+                    write.fencing_token,
+                    ExecutionState.RUNNING,
+                    self._wait_update(write),
+                    results=_LIVE,
+                    mark_field="reported_token",
+                )
                 for write in writes
             ]
         )
 
     async def extend(self, executor_id: str, leases: Mapping[str, int], expire_time: datetime) -> Mapping[str, str]:
         """Renew leases; returns those that still hold, with the reason of a wanted cancellation or ''."""
-        mine = {"_id": {"$in": list(leases)}, "state": ExecutionState.RUNNING, "executor_id": executor_id}
-        cursor = self._executions.find(mine, {"fencing_token": 1, "cancel_reason": 1})
-        held = {
+        mine = {"state": ExecutionState.RUNNING, "executor_id": executor_id}
+        by_token: dict[int, list[str]] = defaultdict(list)
+        for execution_id, token in leases.items():
+            by_token[token].append(execution_id)
+        for token, ids in by_token.items():
+            await self._executions.update_many(
+                {"_id": {"$in": ids}, **mine, "fencing_token": token}, {"$set": {"wake_time": expire_time}}
+            )
+        # Write first, read second: what is still held now was renewed, and nobody else can take it until it expires.
+        cursor = self._executions.find({"_id": {"$in": list(leases)}, **mine}, {"fencing_token": 1, "cancel_reason": 1})
+        return {
             document["_id"]: document.get("cancel_reason", "")
             async for document in cursor
             if leases[document["_id"]] == document["fencing_token"]
         }
-        by_token: dict[int, list[str]] = defaultdict(list)
-        for execution_id in held:
-            by_token[leases[execution_id]].append(execution_id)
-        for token, ids in by_token.items():
-            await self._executions.update_many(
-                {"_id": {"$in": ids}, "state": ExecutionState.RUNNING, "fencing_token": token},
-                {"$set": {"wake_time": expire_time}},
-            )
-        return held
 
-    async def _apply(self, writes: Sequence[tuple[str, int, ExecutionState, Document]]) -> frozenset[str]:
-        """Apply updates, each where state and token are the expected ones; returns the ids that stand so now."""
-        updates = [
-            UpdateOne({"_id": execution_id, "state": expected, "fencing_token": token}, update)
-            for execution_id, token, expected, update in writes
-        ]
-        result = await self._executions.bulk_write(updates, ordered=False)
-        ids = [execution_id for execution_id, *_ in writes]
-        if result.matched_count == len(ids):
-            return frozenset(ids)
-        tokens = {execution_id: token for execution_id, token, *_ in writes}
-        cursor = self._executions.find(
-            {"_id": {"$in": ids}, "reported_token": {"$exists": True}}, {"reported_token": 1}
+    async def _apply(self, changes: Sequence[_Change]) -> frozenset[str]:
+        """Apply changes by compare-and-set on state and token; returns the ids that stand so now."""
+        result = await self._executions.bulk_write(
+            [
+                UpdateOne({"_id": c.execution_id, "state": c.expected, "fencing_token": c.token}, c.update)
+                for c in changes
+            ],
+            ordered=False,
         )
-        return frozenset([d["_id"] async for d in cursor if d["reported_token"] == tokens[d["_id"]]])
+        by_id = {change.execution_id: change for change in changes}
+        if result.matched_count == len(by_id):
+            return frozenset(by_id)
+        cursor = self._executions.find(
+            {"_id": {"$in": list(by_id)}}, {"state": 1, "fencing_token": 1, "reported_token": 1}
+        )
+        return frozenset([document["_id"] async for document in cursor if by_id[document["_id"]].stands_in(document)])
 
     def _finish_update(self, write: FinishWrite) -> Document:
         fields: Document = {
@@ -159,8 +194,9 @@ class LeaseWrites(abc.ABC):
             "state_reason": write.reason,
             "end_time": write.end_time,
             "expire_time": write.end_time + self._retention,
-            "reported_token": write.fencing_token,
         }
+        if write.is_report:
+            fields["reported_token"] = write.fencing_token
         unset = ["available_time", "wait_reason", "overlap_slot", "queue_slot", "begin_request_id"]
         if write.settle:
             fields["phase"] = Phase.SETTLING
@@ -183,6 +219,8 @@ class LeaseWrites(abc.ABC):
             },
             "$unset": {"begin_request_id": ""},
         }
+        if write.wait_host:
+            update["$set"]["wait_host"] = write.wait_host
         if write.attempt is None:
             # The attempt number was taken by the grant; what was not tried gives it back.
             update["$inc"] = {"attempt_number": -1, "deferral_count": 0 if write.released else 1}
@@ -197,11 +235,20 @@ class LeaseWrites(abc.ABC):
                 update["$min"] = {"start_time": write.attempt.start_time}
         if write.response is not None:
             update["$set"]["response"] = self._codec.encode(write.response)
+        if write.lag_micros is not None:
+            update["$set"]["lag_micros"] = write.lag_micros
         if write.trace_id:
             update["$set"]["trace_id"] = write.trace_id
 
     def _push(self, attempt: Attempt) -> Document:
         return {"attempts": {"$each": [self._codec.encode(attempt)], "$slice": -KEPT_ATTEMPTS}}
+
+
+def only_duplicates(error: BulkWriteError) -> bool:
+    """Whether all that failed of a bulk write is that something exists already; all else is durable then."""
+    # An unconfirmed majority is reported beside the duplicates, and means that nothing may be built upon it.
+    failures = error.details["writeErrors"]
+    return not error.details.get("writeConcernErrors") and all(f["code"] == _DUPLICATE_KEY for f in failures)
 
 
 def _ready_filter(token: int, now: datetime) -> Document:

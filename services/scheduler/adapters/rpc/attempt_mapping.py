@@ -10,17 +10,25 @@ from punctual.internal.v1 import attempt_service_pb2 as pb
 from punctual.v1 import execution_pb2
 
 from libs.common.errors import InvalidArgumentError
-from services.scheduler.adapters.rpc.job_mapping import from_response_policy
-from services.scheduler.adapters.rpc.times import to_duration, to_instant, to_optional_timestamp, to_span, to_timestamp
+from services.scheduler.adapters.rpc.policy_mapping import from_response_policy
+from services.scheduler.adapters.rpc.times import (
+    to_duration,
+    to_instant,
+    to_optional_timestamp,
+    to_precise_instant,
+    to_span,
+    to_timestamp,
+)
 from services.scheduler.domain.begin import Refuse
 from services.scheduler.domain.execution import RateLimitObservation, ResponseHeader, StoredResponse
 from services.scheduler.domain.outcome import AttemptReport, Result
 from services.scheduler.usecases.begin_attempts import GrantedAttempt
+from services.scheduler.usecases.grant_details import GrantDetails
 
 _RESULTS: Mapping[int, Result] = {pb.AttemptReport.Result.Value(f"RESULT_{result.name}"): result for result in Result}
 
 
-def from_grant(granted: GrantedAttempt, body: bytes) -> pb.AttemptGrant:
+def from_grant(granted: GrantedAttempt, body: bytes, details: GrantDetails) -> pb.AttemptGrant:
     """Return the message of a granted attempt; the internal port is the only place that carries secrets in clear."""
     execution, job = granted.execution, granted.job
     definition = job.definition
@@ -45,9 +53,15 @@ def from_grant(granted: GrantedAttempt, body: bytes) -> pb.AttemptGrant:
             connect_timeout=to_duration(timeout.connect),
             first_byte_timeout=to_duration(timeout.first_byte or timeout.total),
             max_redirects=definition.target.max_redirects,
+            signing_secrets=details.signing_keys,
             response_policy=from_response_policy(definition.response),
         ),
-        limits=pb.AttemptLimits(job_requests_per_minute=definition.rate_limit.max_requests_per_minute),
+        limits=pb.AttemptLimits(
+            job_requests_per_minute=definition.rate_limit.max_requests_per_minute,
+            host_requests_per_minute=details.host_limits.max_requests_per_minute,
+            host_concurrent_requests=details.host_limits.max_concurrent_requests,
+            host_generation=details.host_generation,
+        ),
         trace_parent=execution.trace_parent,
     )
 
@@ -74,7 +88,9 @@ def to_report(message: pb.AttemptReport) -> AttemptReport:
         execution_id=message.lease.execution_id,
         fencing_token=message.lease.fencing_token,
         result=result,
-        start_time=_optional(message, "start_time", message.start_time),
+        start_time=(
+            to_precise_instant(message.start_time, "reports.start_time") if message.HasField("start_time") else None
+        ),
         end_time=to_instant(message.end_time, "reports.end_time"),
         error_reason=message.error_reason,
         error_message=message.error_message,

@@ -12,11 +12,14 @@ from libs.common.clock import Clock
 from libs.common.errors import InvalidArgumentError, UnimplementedError
 from services.scheduler.adapters.rpc.attempt_mapping import from_grant, from_refusal, to_report
 from services.scheduler.adapters.rpc.authentication import Context
+from services.scheduler.adapters.rpc.target_host_mapping import to_observed_host
 from services.scheduler.adapters.rpc.times import to_duration, to_timestamp
 from services.scheduler.domain.request_body import BodyValues, render_body
 from services.scheduler.usecases.begin_attempts import BeginAttempts, BeginBatch, GrantedAttempt
 from services.scheduler.usecases.extend_leases import ExtendLeases, LeaseVerdict
+from services.scheduler.usecases.grant_details import DescribeGrants, GrantDetails
 from services.scheduler.usecases.report_attempts import ReportAttempts
+from services.scheduler.usecases.target_hosts import TargetHostStore
 
 MAX_BATCH = 1000
 """Executions that one call may name."""
@@ -32,9 +35,19 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
     """Maps messages to the lease use cases."""
 
     def __init__(
-        self, begin: BeginAttempts, extend: ExtendLeases, report: ReportAttempts, clock: Clock, lease: timedelta
+        self,
+        begin: BeginAttempts,
+        extend: ExtendLeases,
+        report: ReportAttempts,
+        describe: DescribeGrants,
+        target_hosts: TargetHostStore,
+        *,
+        clock: Clock,
+        lease: timedelta,
     ) -> None:
         self._begin = begin
+        self._describe = describe
+        self._target_hosts = target_hosts
         self._extend = extend
         self._report = report
         self._clock = clock
@@ -48,7 +61,7 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
             _known(request.request_id, "request_id"),
             list(dict.fromkeys(request.execution_ids)),
         )
-        return self._to_message(batch, refusals=True)
+        return await self._to_message(batch, refusals=True)
 
     async def PollReady(self, request: pb.PollReadyRequest, context: Context) -> pb.AttemptBatch:
         """Grant executions that no delivery reached."""
@@ -56,6 +69,10 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
             raise InvalidArgumentError.of("max_attempts", "OUT_OF_RANGE", f"is not within 1 to {MAX_BATCH}")
         executor_id = _known(request.executor_id, "executor_id")
         request_id = _known(request.request_id, "request_id")
+        if request.repetition:
+            begun = await self._begin.begun(request_id)
+            if begun.granted:
+                return await self._to_message(begun, refusals=False)
         match request.mode:
             case pb.PollReadyRequest.MODE_OVERDUE:
                 batch = await self._begin.poll_overdue(executor_id, request_id, request.max_attempts)
@@ -63,7 +80,7 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
                 batch = await self._begin.poll_all(executor_id, request_id, request.max_attempts)
             case _:
                 raise InvalidArgumentError.of("mode", "REQUIRED", "MODE_OVERDUE or MODE_ALL is required")
-        return self._to_message(batch, refusals=False)
+        return await self._to_message(batch, refusals=False)
 
     async def ExtendLeases(self, request: pb.ExtendLeasesRequest, context: Context) -> pb.ExtendLeasesResponse:
         """Renew leases."""
@@ -108,11 +125,17 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
         self, request: pb.ReportTargetHostsRequest, context: Context
     ) -> pb.ReportTargetHostsResponse:
         """Take note of what executors know of target hosts."""
-        raise UnimplementedError("METHOD_NOT_IMPLEMENTED", "ReportTargetHosts is not there yet")
+        _check_batch(request.target_hosts, "target_hosts")
+        await self._target_hosts.observe([to_observed_host(host) for host in request.target_hosts])
+        return pb.ReportTargetHostsResponse()
 
-    def _to_message(self, batch: BeginBatch, *, refusals: bool) -> pb.AttemptBatch:
+    async def _to_message(self, batch: BeginBatch, *, refusals: bool) -> pb.AttemptBatch:
+        details = await self._describe(batch.granted)
         return pb.AttemptBatch(
-            grants=[from_grant(granted, _body(granted)) for granted in batch.granted],
+            grants=[
+                from_grant(granted, _body(granted, of_grant), of_grant)
+                for granted, of_grant in zip(batch.granted, details, strict=True)
+            ],
             refusals=(
                 [from_refusal(execution_id, refusal) for execution_id, refusal in batch.refused.items()]
                 if refusals
@@ -124,7 +147,7 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
         )
 
 
-def _body(granted: GrantedAttempt) -> bytes:
+def _body(granted: GrantedAttempt, details: GrantDetails) -> bytes:
     definition = granted.job.definition
     return render_body(
         definition.target,
@@ -132,8 +155,9 @@ def _body(granted: GrantedAttempt) -> bytes:
             job_id=granted.job.job_id,
             execution_id=granted.execution.execution_id,
             attempt=granted.attempt_number,
-            fire_time=granted.execution.fire_time,
+            fire_time=granted.execution.slot_time or granted.execution.fire_time,
             time_zone=definition.schedule.time_zone,
+            previous_success_time=details.previous_success_time,
         ),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from datetime import timedelta
 
 import zstandard
 from punctual.v1 import execution_pb2, job_pb2
@@ -33,8 +34,8 @@ _PATHS = {
 }
 
 
-def from_execution(execution: Execution, *, prompt: str = "") -> execution_pb2.Execution:
-    """Return the message of an execution, with as much of its answer as was loaded."""
+def from_execution(execution: Execution, *, prompt: str = "", content: bool = True) -> execution_pb2.Execution:
+    """Return the message of an execution, with as much of its answer as was loaded, or without the answer's bytes."""
     waits = execution.state is ExecutionState.READY and execution.attempt_number + execution.deferral_count > 0
     return execution_pb2.Execution(
         execution_id=execution.execution_id,
@@ -48,13 +49,13 @@ def from_execution(execution: Execution, *, prompt: str = "") -> execution_pb2.E
         due_time=to_timestamp(execution.due_time),
         start_time=to_optional_timestamp(execution.start_time),
         end_time=to_optional_timestamp(execution.end_time),
-        lag=to_duration(execution.start_time - execution.due_time) if execution.start_time else None,
+        lag=None if execution.lag_micros is None else to_duration(timedelta(microseconds=execution.lag_micros)),
         job_revision=execution.job_revision,
         attempts=[_from_attempt(attempt) for attempt in execution.attempts],
         deferral_count=execution.deferral_count,
         next_attempt_time=to_optional_timestamp(execution.available_time if waits else None),
         wait_reason=execution.wait_reason,
-        response=from_response(execution.response) if execution.response else None,
+        response=from_response(execution.response, content=content) if execution.response else None,
         retried_execution_id=execution.retried_execution_id,
         delivery_path=_PATHS[execution.delivery_path],
         trace_id=execution.trace_id,
@@ -91,9 +92,11 @@ def _from_observation(observation: RateLimitObservation) -> execution_pb2.RateLi
     )
 
 
-def from_response(response: StoredResponse) -> execution_pb2.Response:
-    """Return the message of an answer, with its first bytes where they are at hand."""
-    body = decompress_prefix(response.body, response.encoding) if response.body else response.head
+def from_response(response: StoredResponse, *, content: bool = True) -> execution_pb2.Response:
+    """Return the message of an answer, with its first bytes where they are at hand, or without any."""
+    body = b""
+    if content:
+        body = decompress_prefix(response.body, response.encoding) if response.body else response.head
     return execution_pb2.Response(
         status_code=response.status_code,
         headers=[job_pb2.Header(name=header.name, value=header.value) for header in response.headers],

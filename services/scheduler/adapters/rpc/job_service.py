@@ -9,23 +9,39 @@ from punctual.v1 import execution_pb2, job_pb2, job_service_pb2_grpc, schedule_p
 from punctual.v1 import job_service_pb2 as pb
 
 from libs.common.clock import Clock
-from libs.common.errors import InvalidArgumentError, UnimplementedError
+from libs.common.errors import InvalidArgumentError
+from libs.common.instants import from_epoch_millis, to_epoch_millis, truncate_to_millis
 from services.scheduler.adapters.rpc.authentication import Authenticator, Context
+from services.scheduler.adapters.rpc.batch_mapping import from_outcomes, to_submissions
 from services.scheduler.adapters.rpc.execution_mapping import from_execution
-from services.scheduler.adapters.rpc.job_mapping import from_job, to_definition, to_job_state
+from services.scheduler.adapters.rpc.explain_mapping import from_explanation
+from services.scheduler.adapters.rpc.job_mapping import from_job
+from services.scheduler.adapters.rpc.job_requests import (
+    required,
+    to_bulk_labels,
+    to_job_filter,
+    to_submission,
+    to_window,
+    under_job,
+)
 from services.scheduler.adapters.rpc.page_tokens import decode_page_token, encode_page_token, page_size_of
 from services.scheduler.adapters.rpc.schedule_mapping import from_fire, to_schedule
 from services.scheduler.adapters.rpc.times import to_instant
+from services.scheduler.adapters.rpc.update_mask import to_edit
 from services.scheduler.domain.job import Job, JobState
 from services.scheduler.domain.schedule import TZDATA_VERSION, check_schedule, preview
+from services.scheduler.usecases.bulk_change_state import BulkChangeState
 from services.scheduler.usecases.change_job_state import ChangeJobState
-from services.scheduler.usecases.create_job import CreateJob
-from services.scheduler.usecases.ports import JobFilter, JobStore
-from services.scheduler.usecases.run_job import RunJob
+from services.scheduler.usecases.create_jobs import CreateJobs, Submission
+from services.scheduler.usecases.explain_job import ExplainJob, PageKey, Window
+from services.scheduler.usecases.ports import JobStore
+from services.scheduler.usecases.requested_execution import RequestExecution
+from services.scheduler.usecases.update_job import UpdateJob
 
 _MOMENT = timedelta(milliseconds=1)
 SHOWN_FIRES = 5
 MAX_PREVIEW = 100
+DEFAULT_EXPLAINED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +49,12 @@ class JobUseCases:
     """What the service calls."""
 
     jobs: JobStore
-    create: CreateJob
+    create: CreateJobs
+    update: UpdateJob
     change_state: ChangeJobState
-    run: RunJob
+    bulk_change_state: BulkChangeState
+    request: RequestExecution
+    explain: ExplainJob
     clock: Clock
 
 
@@ -50,26 +69,26 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         """Create a job."""
         caller = await self._authenticator.authenticate(context)
         try:
-            created = await self._do.create(
-                caller,
-                to_definition(request.job),
-                idempotency_key=request.idempotency_key,
-                validate_only=request.validate_only,
-            )
+            created = await self._do.create.one(caller, to_submission(request))
         except InvalidArgumentError as error:
-            raise _under_job(error) from error
+            raise under_job(error) from error
         return pb.CreateJobResponse(
-            job=from_job(created.job), next_fires=self._next_fires(created.job), replayed=created.replayed
+            job=from_job(created.job, stored=created.replayed or not request.validate_only),
+            next_fires=self._next_fires(created.job),
+            replayed=created.replayed,
         )
 
     async def BatchCreateJobs(self, request: pb.BatchCreateJobsRequest, context: Context) -> pb.BatchCreateJobsResponse:
         """Create many jobs."""
-        raise _later("BatchCreateJobs")
+        caller = await self._authenticator.authenticate(context)
+        submissions = to_submissions(request)
+        outcomes = await self._do.create.many(caller, [item for item in submissions if isinstance(item, Submission)])
+        return from_outcomes(submissions, outcomes)
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> job_pb2.Job:
         """Return one job."""
         caller = await self._authenticator.authenticate(context)
-        return from_job(await self._do.jobs.get(caller.scope, _required(request.job_id, "job_id")))
+        return from_job(await self._do.jobs.get(caller.scope, required(request.job_id, "job_id")))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Return a page of jobs."""
@@ -77,7 +96,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         size = page_size_of(request)
         after = decode_page_token(request)
         jobs = await self._do.jobs.find_page(
-            caller.scope, _to_filter(request), after=str(after[0]) if after else "", limit=size + 1
+            caller.scope, to_job_filter(request), after=str(after[0]) if after else "", limit=size + 1
         )
         more = len(jobs) > size
         return pb.ListJobsResponse(
@@ -87,40 +106,56 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
 
     async def UpdateJob(self, request: pb.UpdateJobRequest, context: Context) -> pb.UpdateJobResponse:
         """Change a job."""
-        raise _later("UpdateJob")
+        caller = await self._authenticator.authenticate(context)
+        job_id = required(request.job.job_id, "job.job_id")
+        edit = to_edit(request)
+        try:
+            job = await self._do.update(
+                caller, job_id, edit, etag=request.job.etag, validate_only=request.validate_only
+            )
+        except InvalidArgumentError as error:
+            raise under_job(error) from error
+        return pb.UpdateJobResponse(job=from_job(job), next_fires=self._next_fires(job))
 
     async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> job_pb2.Job:
         """Delete a job."""
         caller = await self._authenticator.authenticate(context)
-        job_id = _required(request.job_id, "job_id")
+        job_id = required(request.job_id, "job_id")
         return from_job(await self._do.change_state.delete(caller, job_id, etag=request.etag))
 
     async def PauseJob(self, request: pb.PauseJobRequest, context: Context) -> job_pb2.Job:
         """Pause a job."""
         caller = await self._authenticator.authenticate(context)
-        job_id = _required(request.job_id, "job_id")
+        job_id = required(request.job_id, "job_id")
         return from_job(await self._do.change_state.pause(caller, job_id, etag=request.etag, note=request.note))
 
     async def ResumeJob(self, request: pb.ResumeJobRequest, context: Context) -> job_pb2.Job:
         """Resume a job."""
         caller = await self._authenticator.authenticate(context)
-        job_id = _required(request.job_id, "job_id")
+        job_id = required(request.job_id, "job_id")
         return from_job(await self._do.change_state.resume(caller, job_id, etag=request.etag))
 
     async def BulkPauseJobs(self, request: pb.BulkPauseJobsRequest, context: Context) -> pb.BulkPauseJobsResponse:
         """Pause many jobs."""
-        raise _later("BulkPauseJobs")
+        caller = await self._authenticator.authenticate(context)
+        labels = to_bulk_labels(request.labels)
+        done = await self._do.bulk_change_state.pause(caller, request.project_id, labels, request.note)
+        return pb.BulkPauseJobsResponse(changed_count=done.changed_count, more=done.more)
 
     async def BulkResumeJobs(self, request: pb.BulkResumeJobsRequest, context: Context) -> pb.BulkResumeJobsResponse:
         """Resume many jobs."""
-        raise _later("BulkResumeJobs")
+        caller = await self._authenticator.authenticate(context)
+        done = await self._do.bulk_change_state.resume(caller, request.project_id, to_bulk_labels(request.labels))
+        return pb.BulkResumeJobsResponse(
+            changed_count=done.changed_count, more=done.more, unresumable_count=done.unresumable_count
+        )
 
     async def RunJob(self, request: pb.RunJobRequest, context: Context) -> execution_pb2.Execution:
         """Start an execution now."""
         caller = await self._authenticator.authenticate(context)
-        execution = await self._do.run(
+        execution = await self._do.request.run(
             caller,
-            _required(request.job_id, "job_id"),
+            required(request.job_id, "job_id"),
             allow_inactive=request.allow_inactive,
             idempotency_key=request.idempotency_key,
         )
@@ -143,7 +178,23 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
 
     async def ExplainJob(self, request: pb.ExplainJobRequest, context: Context) -> pb.ExplainJobResponse:
         """Answer why a job did or did not run."""
-        raise _later("ExplainJob")
+        caller = await self._authenticator.authenticate(context)
+        job_id = required(request.job_id, "job_id")
+        size = page_size_of(request, DEFAULT_EXPLAINED)
+        window, after = self._explained_part(request)
+        page = await self._do.explain(caller, job_id, window, after=after, limit=size)
+        return pb.ExplainJobResponse(
+            explanations=[from_explanation(explanation) for explanation in page.explanations],
+            next_page_token=_explain_token(request, window, page.next_key) if page.next_key else "",
+        )
+
+    def _explained_part(self, request: pb.ExplainJobRequest) -> tuple[Window, PageKey | None]:
+        """Return the window, and where in it to go on; it stays the first page's, though its defaults follow now."""
+        key = decode_page_token(request, (int, str, int, int))
+        if not key:
+            return to_window(request, truncate_to_millis(self._do.clock.now())), None
+        start, end = from_epoch_millis(int(key[2])), from_epoch_millis(int(key[3]))
+        return Window.of(start, end, end), (from_epoch_millis(int(key[0])), str(key[1]))
 
     def _next_fires(self, job: Job) -> list[schedule_pb2.Fire]:
         if job.state is not JobState.ACTIVE or job.next_fire_time is None:
@@ -153,33 +204,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         return [from_fire(fire) for fire in preview(job.definition.schedule, after, SHOWN_FIRES)]
 
 
-def _to_filter(request: pb.ListJobsRequest) -> JobFilter:
-    return JobFilter(
-        project_id=request.project_id,
-        states=frozenset(to_job_state(state, "states") for state in request.states),
-        labels=dict(request.labels),
-        name_prefix=request.name_prefix,
-        target_host=request.target_host,
-        next_fire_after=(
-            to_instant(request.next_fire_after, "next_fire_after") if request.HasField("next_fire_after") else None
-        ),
-        next_fire_before=(
-            to_instant(request.next_fire_before, "next_fire_before") if request.HasField("next_fire_before") else None
-        ),
-    )
-
-
-def _under_job(error: InvalidArgumentError) -> InvalidArgumentError:
-    """Put the paths of a definition's violations below `job`; the request's own fields stay as they are."""
-    own = {"idempotency_key"}
-    return InvalidArgumentError([v if v.field in own else v.under("job") for v in error.violations])
-
-
-def _required(value: str, field: str) -> str:
-    if not value:
-        raise InvalidArgumentError.of(field, "REQUIRED", "is required")
-    return value
-
-
-def _later(method: str) -> UnimplementedError:
-    return UnimplementedError("METHOD_NOT_IMPLEMENTED", f"{method} is not there yet", metadata={"method": method})
+def _explain_token(request: pb.ExplainJobRequest, window: Window, after: PageKey) -> str:
+    fire_time, execution_id = after
+    millis = [to_epoch_millis(instant) for instant in (fire_time, window.start, window.end)]
+    return encode_page_token([millis[0], execution_id, *millis[1:]], request)

@@ -16,6 +16,8 @@ from libs.common.errors import InvalidArgumentError
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
+_MAX_NUMBER = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
 
 
 class PagedRequest(Protocol):
@@ -41,8 +43,8 @@ def encode_page_token(key: list[str | int], request: Message) -> str:
     return base64.urlsafe_b64encode(json.dumps([_digest(request), *key]).encode()).decode()
 
 
-def decode_page_token(request: Message) -> list[str | int]:
-    """Return the sort key of a request's token; empty without one.
+def decode_page_token(request: Message, kinds: tuple[type[str | int], ...] = (str,)) -> list[str | int]:
+    """Return the sort key of a request's token, with parts of the given kinds; empty without one.
 
     Raises:
         InvalidArgumentError: a token that is not ours, or that belongs to other arguments.
@@ -54,9 +56,16 @@ def decode_page_token(request: Message) -> list[str | int]:
         digest, *key = json.loads(base64.urlsafe_b64decode(token.encode()))
     except (ValueError, TypeError) as error:
         raise InvalidArgumentError.of("page_token", "INVALID_PAGE_TOKEN", "is not a token of this service") from error
+    if len(key) != len(kinds) or not all(map(_is_sound, key, kinds)):
+        raise InvalidArgumentError.of("page_token", "INVALID_PAGE_TOKEN", "is not a token of this service")
     if digest != _digest(request):
         raise InvalidArgumentError.of("page_token", "INVALID_PAGE_TOKEN", "belongs to other arguments")
     return list(key)
+
+
+def _is_sound(part: object, kind: type[str | int]) -> bool:
+    """Whether a part of a key can be what we put there; an instant beyond the calendar was not."""
+    return isinstance(part, kind) and (isinstance(part, str) or abs(part) <= _MAX_NUMBER)
 
 
 def _digest(request: Message) -> str:

@@ -124,6 +124,6 @@ def from_fire(fire: PreviewedFire) -> schedule_pb2.Fire:
     """Return the message of a previewed fire."""
     return schedule_pb2.Fire(
         fire_time=to_timestamp(fire.fire_time),
-        local_time=fire.local.isoformat("seconds"),
+        local_time=fire.local.isoformat(timespec="seconds"),
         adjustments=sorted(_ADJUSTMENTS[adjustment] for adjustment in fire.adjustments),
     )

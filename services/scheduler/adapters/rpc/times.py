@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from libs.common.errors import InvalidArgumentError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def to_timestamp(instant: datetime) -> Timestamp:
@@ -45,16 +46,26 @@ def to_instant(message: Timestamp, field: str) -> datetime:
     return instant
 
 
+def to_precise_instant(message: Timestamp, field: str) -> datetime:
+    """Return the instant of a message to the microsecond, for spans that are judged finer than instants are stored.
+
+    Raises:
+        InvalidArgumentError: as `to_instant`.
+    """
+    return to_instant(message, field) + timedelta(microseconds=message.nanos % 1_000_000 // 1000)
+
+
 def to_span(message: Duration, field: str) -> timedelta:
-    """Return the span of a message.
+    """Return the span of a message, cut to milliseconds, as it is stored.
 
     Raises:
         InvalidArgumentError: INVALID_DURATION, for what no timedelta can hold.
     """
     try:
-        return message.ToTimedelta()
+        span = message.ToTimedelta()
     except (OverflowError, ValueError) as error:
         raise InvalidArgumentError.of(field, "INVALID_DURATION", "is not a valid duration") from error
+    return span - span % _MILLISECOND
 
 
 def _bad_timestamp(field: str) -> InvalidArgumentError:

@@ -96,10 +96,21 @@ def next_match(schedule: Schedule, after: datetime) -> Match | None:
         begin = schedule.start_time - _INSTANT
     if begin >= LATEST:
         return None
-    match = _next_match(schedule.rule, schedule.time_zone, begin)
+    match = _next_of_rule(schedule.rule, schedule.time_zone, begin)
     if match is None or (schedule.end_time and match.fire_time > schedule.end_time):
         return None
     return match
+
+
+def _next_of_rule(rule: Rule, time_zone: str, after: datetime) -> Match | None:
+    """Return the rule's first match after the instant, asked from the start of its minute.
+
+    Fires come on whole minutes nearly always, so that all who ask within one minute share one remembered answer. Where
+    one lies between the minute's start and the instant, the question is asked as it is.
+    """
+    minute = after.replace(second=0, microsecond=0)
+    match = _next_match(rule, time_zone, minute)
+    return match if match is None or match.fire_time > after else _next_match(rule, time_zone, after)
 
 
 @lru_cache(maxsize=16_384)

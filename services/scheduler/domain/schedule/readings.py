@@ -1,26 +1,29 @@
 """The next wall-clock reading that a rule names, on a clock that never changes: no zone, no gap, no fold.
 
-Daily, weekly, monthly and one-time rules are plain calendar arithmetic. Cron goes through croniter, and only in the way
-that agrees with an independent count: on naive time, with nothing but values and `*` left in the expression. Its own
-zone handling loses and repeats fires around daylight saving and can take seconds for one answer.
+Daily, weekly, monthly and one-time rules are plain calendar arithmetic, and so is cron where at most the weekday is
+restricted. Other cron goes through croniter, and only in the way that agrees with an independent count: on naive time,
+with nothing but values and `*` left in the expression. Its own zone handling loses and repeats fires around daylight
+saving and can take seconds for one answer.
 """
 
 from __future__ import annotations
 
 import calendar
 import copy
+from bisect import bisect_left
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 
 from croniter import croniter
 
-from services.scheduler.domain.schedule.grammar import parse_cron
+from services.scheduler.domain.schedule.grammar import CronFields, parse_cron
 from services.scheduler.domain.schedule.rules import Cron, Daily, MonthEnd, Monthly, OneTimeLocal, Weekly
 
 SEARCH_YEARS = 50
 """How far a cron search looks before it says never: 29 February on one weekday can need 40 (2088 to 2128)."""
 
 _DAY = timedelta(days=1)
+_MINUTE = timedelta(minutes=1)
 
 
 def next_reading(rule: OneTimeLocal | Daily | Weekly | Monthly | Cron, after: datetime) -> datetime | None:
@@ -62,6 +65,10 @@ def _next_monthly(rule: Monthly, after: datetime) -> datetime | None:
 
 
 def _next_cron(expression: str, after: datetime) -> datetime | None:
+    fields = parse_cron(expression)
+    if len(fields.months) == 12 and len(fields.days) == 31 and not fields.either_day:
+        # A hundred times faster than a search, which would be felt where thousands of jobs are created at once.
+        return _next_within_week(fields, after)
     # A copy, because croniter keeps its position in itself and the parsed one is shared; the parse is what costs.
     search = copy.copy(_compile(expression))
     # Whole minutes, because croniter counts in floats, which far in the future round microseconds up to a minute.
@@ -71,6 +78,28 @@ def _next_cron(expression: str, after: datetime) -> datetime | None:
     except (ValueError, OverflowError):
         # The expression is known to be sound, so this is "nothing within SEARCH_YEARS" or a search past the year 9999.
         return None
+
+
+def _next_within_week(fields: CronFields, after: datetime) -> datetime | None:
+    """Return the next reading of an expression that restricts no more than minute, hour and weekday."""
+    start = after.replace(second=0, microsecond=0) + _MINUTE
+    weekdays = {(weekday - 1) % 7 for weekday in fields.weekdays}  # Cron counts from Sunday, Python from Monday.
+    day, first = start.date(), start.time()
+    for _ in range(8):  # Today's times may have passed, and the only day may be today's.
+        at = _first_time(fields, first) if day.weekday() in weekdays else None
+        if at is not None:
+            return datetime.combine(day, at)
+        day, first = day + _DAY, time(0, 0)
+    return None
+
+
+def _first_time(fields: CronFields, first: time) -> time | None:
+    """Return the first of a day's times that is not before `first`."""
+    for hour in fields.hours[bisect_left(fields.hours, first.hour) :]:
+        minutes = fields.minutes[bisect_left(fields.minutes, first.minute) if hour == first.hour else 0 :]
+        if minutes:
+            return time(hour, minutes[0])
+    return None
 
 
 @lru_cache(maxsize=4096)

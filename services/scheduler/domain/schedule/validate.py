@@ -103,7 +103,8 @@ def _check_cron(expression: str) -> tuple[FieldViolation, ...]:
 
 def _check_rule_fires(schedule: Schedule, now: datetime) -> tuple[FieldViolation, ...]:
     """Check that the rule alone, without the bounds, has a fire from now on."""
-    if first_fire(replace(schedule, start_time=None, end_time=None), now) is not None:
+    bounded = schedule.start_time is not None or schedule.end_time is not None
+    if first_fire(replace(schedule, start_time=None, end_time=None) if bounded else schedule, now) is not None:
         return ()
     match schedule.rule:
         case OneTimeAt(moment):

@@ -1,0 +1,1 @@
+"""JSON Web Tokens: their verification, and the keys they are verified with."""

@@ -1,0 +1,65 @@
+"""Streams changes of executions to callers: bounded in number, with a sign of life, and ended when the server stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from libs.common.clock import Clock
+from libs.common.errors import ResourceExhaustedError, UnavailableError
+from services.scheduler.domain.execution import Execution
+from services.scheduler.usecases.caller import Caller
+from services.scheduler.usecases.ports import ExecutionFeed, WatchFilter
+
+HEARTBEAT_SECONDS = 15.0
+RETRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedChange:
+    """A change, or without an execution a heartbeat; the token continues after it."""
+
+    execution: Execution | None
+    resume_token: str
+
+
+class WatchExecutions:
+    """Serves WatchExecutions."""
+
+    def __init__(self, feed: ExecutionFeed, clock: Clock, stopping: asyncio.Event, max_watches: int) -> None:
+        self._feed = feed
+        self._clock = clock
+        self._stopping = stopping
+        self._max_watches = max_watches
+        self._open = 0
+
+    async def __call__(self, caller: Caller, where: WatchFilter, resume_token: str) -> AsyncIterator[WatchedChange]:
+        """Yield a heartbeat as soon as the watch stands, then changes and heartbeats, until the caller or we stop.
+
+        Raises:
+            ResourceExhaustedError: too many watches are open at this replica.
+            InvalidArgumentError, OutOfRangeError: the token is none, or too old.
+            UnavailableError: this replica stops; another one continues after the last token.
+        """
+        if self._open >= self._max_watches:
+            raise ResourceExhaustedError(
+                "TOO_MANY_WATCHES",
+                f"{self._max_watches} watches are open at this replica",
+                retry_after_seconds=RETRY_SECONDS,
+                metadata={"limit": str(self._max_watches)},
+            )
+        self._open += 1
+        try:
+            async with self._feed.open(caller.scope, where, resume_token) as changes:
+                beat = self._clock.monotonic() - HEARTBEAT_SECONDS
+                while not self._stopping.is_set():
+                    if self._clock.monotonic() - beat >= HEARTBEAT_SECONDS:
+                        beat = self._clock.monotonic()
+                        yield WatchedChange(None, changes.resume_token)
+                    execution = await changes.next()
+                    if execution is not None:
+                        yield WatchedChange(execution, changes.resume_token)
+        finally:
+            self._open -= 1
+        raise UnavailableError("SHUTTING_DOWN", "this replica stops: watch again, from the last token on")
