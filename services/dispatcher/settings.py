@@ -30,13 +30,13 @@ class DispatcherSettings(InternalTlsSettings):
         default="127.0.0.1:7402", description="Where health is served, host:port. Default 127.0.0.1:7402."
     )
     horizon_seconds: float = Field(
-        default=2.0, gt=0, le=60, description="How far ahead executions are acquired, seconds, up to 60. Default 2."
+        default=2.0, gt=0, le=5, description="How far ahead executions are acquired, seconds, up to 5. Default 2."
     )
     lead_seconds: float = Field(
         default=0.25,
         ge=0,
-        le=10,
-        description="How long before it is due an entry is delivered, 0-10 s. Default 0.25.",
+        le=4,
+        description="How long before it is due an entry is delivered, 0-4 s. Default 0.25.",
     )
     grace_seconds: float = Field(
         default=2.0,
