@@ -25,17 +25,20 @@ def usage_of(pid: int) -> Usage:
     return Usage((int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE)
 
 
+def resident_of(pids: Mapping[str, int]) -> dict[str, int]:
+    """Return the resident bytes of named processes."""
+    return {name: usage_of(pid).resident_bytes for name, pid in pids.items()}
+
+
 class CpuMeter:
-    """Measures what named processes use between its start and `read`."""
+    """Measures what named processes use between its start and `stop`."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = dict(pids)
         self._start = {name: usage_of(pid).cpu_seconds for name, pid in self._pids.items()}
+        self.seconds: dict[str, float] = {}
+        """CPU seconds of each process; set by `stop`."""
 
-    def read(self) -> dict[str, float]:
-        """Return the CPU seconds of each process since the start."""
-        return {name: usage_of(pid).cpu_seconds - self._start[name] for name, pid in self._pids.items()}
-
-    def resident(self) -> dict[str, int]:
-        """Return the resident bytes of each process now."""
-        return {name: usage_of(pid).resident_bytes for name, pid in self._pids.items()}
+    def stop(self) -> None:
+        """Take the second reading."""
+        self.seconds = {name: usage_of(pid).cpu_seconds - self._start[name] for name, pid in self._pids.items()}

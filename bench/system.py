@@ -2,69 +2,70 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import sys
-import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grpc import aio
-from punctual.v1 import job_service_pb2_grpc
+from punctual.internal.v1 import dispatch_service_pb2_grpc
+from punctual.v1 import execution_service_pb2_grpc, job_service_pb2_grpc
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
+from bench.notes import Sink, running_sink
 from tools.devstack.mongod import MongoReplicaSet
 from tools.devstack.ports import LOOPBACK, free_ports, is_listening
 from tools.devstack.process import ChildProcess
 from tools.devstack.valkey import ValkeyServer
-from tools.devstack.waiting import wait_until
 
 ORG = (("x-punctual-org", "bench"),)
 DATABASE = "bench"
+CACHE_GIGABYTES = 1.0
+_UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_PROGRAMS = ("PATH", "HOME", "PUNCTUAL_MONGOD", "PUNCTUAL_VALKEY", "PYTHONPATH")
+"""What services may know of our own environment: where programs are, and nothing that changes how they behave."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class System:
     """A running system and the handles that scenarios need."""
 
     database: AsyncDatabase[dict[str, Any]]
+    mongodb_uri: str
     jobs: job_service_pb2_grpc.JobServiceAsyncStub
-    sink_port: int
-    processes: dict[str, ChildProcess]
-
-    @property
-    def target(self) -> str:
-        """The sink's address."""
-        return f"http://{LOOPBACK}:{self.sink_port}/v1/prompt"
+    executions: execution_service_pb2_grpc.ExecutionServiceAsyncStub
+    dispatch: dispatch_service_pb2_grpc.DispatchServiceAsyncStub
+    sink: Sink
+    processes: Mapping[str, ChildProcess]
 
     @property
     def pids(self) -> dict[str, int]:
         """The processes whose CPU counts: services and stores, not the sink."""
-        return {name: process.pid for name, process in self.processes.items() if name != "sink"}
+        return {name: process.pid for name, process in self.processes.items()}
 
-    async def take_notes(self) -> list[tuple[int, str]]:
-        """Return and forget what has arrived at the sink: wall-clock nanoseconds and execution id."""
-        return await asyncio.to_thread(_fetch_notes, self.sink_port)
-
-
-def _fetch_notes(port: int) -> list[tuple[int, str]]:
-    with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/notes") as answer:
-        lines = answer.read().decode().splitlines()
-    return [(int(line.partition(" ")[0]), line.partition(" ")[2]) for line in lines]
+    async def clear(self) -> None:
+        """Forget all jobs and executions, for the next scenario on the same system."""
+        for name in ("jobs", "executions"):
+            await self.database[name].delete_many({})
+        await self.sink.take_notes()
 
 
 @asynccontextmanager
-async def running_system(folder: Path, *, executors: int = 1, **settings: str) -> AsyncIterator[System]:
+async def running_system(
+    folder: Path, *, executors: int = 1, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[System]:
     """Start everything in an empty folder, and stop it afterwards."""
-    ports = free_ports(4 + executors)
-    public, internal, dispatcher, sink, *executor_ports = ports
+    public, internal, dispatcher, *executor_ports = free_ports(3 + executors)
     async with AsyncExitStack() as stack:
-        mongo = await stack.enter_async_context(MongoReplicaSet(folder / "mongod", cache_gigabytes=1.0))
+        mongo = await stack.enter_async_context(MongoReplicaSet(folder / "mongod", cache_gigabytes=CACHE_GIGABYTES))
         valkey = await stack.enter_async_context(ValkeyServer(folder / "valkey"))
+        sink = await stack.enter_async_context(running_sink(folder))
         environment = {
+            **{name: os.environ[name] for name in _PROGRAMS if name in os.environ},
             "PUNCTUAL_MONGODB_URI": mongo.uri,
             "PUNCTUAL_MONGODB_DATABASE": DATABASE,
             "PUNCTUAL_REDIS_URL": valkey.url,
@@ -75,41 +76,37 @@ async def running_system(folder: Path, *, executors: int = 1, **settings: str) -
             "PUNCTUAL_SCHEDULER_PUBLIC_ADDRESS": f"{LOOPBACK}:{public}",
             "PUNCTUAL_SCHEDULER_INTERNAL_ADDRESS": f"{LOOPBACK}:{internal}",
             "PUNCTUAL_DISPATCHER_HEALTH_ADDRESS": f"{LOOPBACK}:{dispatcher}",
-            **settings,
+            **(settings or {}),
         }
-        processes = {"sink": _child("sink", folder, "bench.sink", ["--port", str(sink)], {})}
-        processes["scheduler"] = _child("scheduler", folder, "services.scheduler", [], environment)
-        processes["dispatcher"] = _child("dispatcher", folder, "services.dispatcher", [], environment)
-        for index, port in enumerate(executor_ports):
-            health = {"PUNCTUAL_EXECUTOR_HEALTH_ADDRESS": f"{LOOPBACK}:{port}"}
-            name = f"executor-{index}"
-            processes[name] = _child(name, folder, "services.executor", [], {**environment, **health})
-        for name, process in processes.items():
+        started = {"mongod": mongo.processes[0], "valkey": valkey.process}
+
+        async def start(name: str, module: str, port: int, **changes: str) -> None:
+            process = ChildProcess(
+                name, [sys.executable, "-m", module], output=folder / f"{name}.log", env={**environment, **changes}
+            )
             process.start()
             stack.push_async_callback(process.stop, seconds=15)
-            if name in {"sink", "scheduler"}:
-                await _listening(sink if name == "sink" else public)
-        for port in (dispatcher, *executor_ports):
-            await _listening(port)
-        processes["mongod"] = mongo.processes[0]
-        processes["valkey"] = valkey.process
-        client = await stack.enter_async_context(AsyncMongoClient[dict[str, Any]](mongo.uri))
-        channel = await stack.enter_async_context(
-            aio.insecure_channel(
-                f"{LOOPBACK}:{public}",
-                options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
-            )
+            started[name] = process
+
+            async def listening() -> bool:
+                return is_listening(port)
+
+            await process.wait_ready(listening, seconds=60)
+
+        await start("scheduler", "services.scheduler", public)
+        await start("dispatcher", "services.dispatcher", dispatcher)
+        for index, port in enumerate(executor_ports):
+            health = f"{LOOPBACK}:{port}"
+            await start(f"executor-{index}", "services.executor", port, PUNCTUAL_EXECUTOR_HEALTH_ADDRESS=health)
+        client = await stack.enter_async_context(AsyncMongoClient[dict[str, Any]](mongo.uri, tz_aware=True))
+        public_channel = await stack.enter_async_context(aio.insecure_channel(f"{LOOPBACK}:{public}", _UNLIMITED))
+        internal_channel = await stack.enter_async_context(aio.insecure_channel(f"{LOOPBACK}:{internal}", _UNLIMITED))
+        yield System(
+            database=client[DATABASE],
+            mongodb_uri=mongo.uri,
+            jobs=job_service_pb2_grpc.JobServiceStub(public_channel),
+            executions=execution_service_pb2_grpc.ExecutionServiceStub(public_channel),
+            dispatch=dispatch_service_pb2_grpc.DispatchServiceStub(internal_channel),
+            sink=sink,
+            processes=started,
         )
-        yield System(client[DATABASE], job_service_pb2_grpc.JobServiceStub(channel), sink, processes)
-
-
-def _child(name: str, folder: Path, module: str, arguments: list[str], environment: dict[str, str]) -> ChildProcess:
-    argv = [sys.executable, "-m", module, *arguments]
-    return ChildProcess(name, argv, output=folder / f"{name}.log", env=environment)
-
-
-async def _listening(port: int) -> None:
-    async def listening() -> bool:
-        return is_listening(port)
-
-    await wait_until(listening, seconds=30, what=f"port {port}")

@@ -1,4 +1,4 @@
-"""The promises under faults: each test first asserts that its fault bit, then lets the checker compare all three sides."""
+"""The promises under faults: each test asserts that its fault bit, then lets the checker compare all three sides."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from punctual.internal.v1 import attempt_service_pb2, attempt_service_pb2_grpc
+from punctual.v1 import job_pb2
 from pymongo.asynchronous.database import AsyncDatabase
 from redis.asyncio import Redis
 
-from punctual.internal.v1 import attempt_service_pb2, attempt_service_pb2_grpc
-from punctual.v1 import job_pb2
 from libs.common.rpc.client import open_channel
 from tests.e2e.conftest import StartCluster
 from tests.support.checker import check

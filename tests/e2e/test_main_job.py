@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from punctual.v1 import execution_pb2, execution_service_pb2
 from pymongo.asynchronous.database import AsyncDatabase
 
-from punctual.v1 import execution_pb2, execution_service_pb2
 from tests.e2e.conftest import StartCluster
 from tests.support.checker import check
 from tests.support.cluster import ORG, open_api
