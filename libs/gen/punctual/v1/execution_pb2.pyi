@@ -119,6 +119,8 @@ class Execution(_message.Message):
         """A caller asked by RetryExecution."""
         CAUSE_BACKFILL: Execution._Cause.ValueType  # 4
         """A caller asked for a past range."""
+        CAUSE_CALLBACK: Execution._Cause.ValueType  # 5
+        """The end of an execution, or of a job, is told to a callback's address."""
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
         """Why an execution exists."""
@@ -133,6 +135,8 @@ class Execution(_message.Message):
     """A caller asked by RetryExecution."""
     CAUSE_BACKFILL: Execution.Cause.ValueType  # 4
     """A caller asked for a past range."""
+    CAUSE_CALLBACK: Execution.Cause.ValueType  # 5
+    """The end of an execution, or of a job, is told to a callback's address."""
 
     EXECUTION_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
@@ -158,12 +162,13 @@ class Execution(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    TOLD_EXECUTION_ID_FIELD_NUMBER: _builtins.int
     execution_id: _builtins.str
     """The execution's id: the job's id and the fire time for a scheduled one. Also the Idempotency-Key and webhook-id
     of every attempt.
     """
     job_id: _builtins.str
-    """The job it carries out."""
+    """The job it carries out; for cause CALLBACK the job that it tells of."""
     org_id: _builtins.str
     """The org that owns it."""
     project_id: _builtins.str
@@ -188,6 +193,8 @@ class Execution(_message.Message):
     """The W3C trace id of its trace, 32 hex digits; empty without tracing."""
     prompt: _builtins.str
     """The prompt that it runs or ran; masked without the scope executions.content."""
+    told_execution_id: _builtins.str
+    """For cause CALLBACK: the execution that it tells of, for a failed job the last one."""
     @_builtins.property
     def fire_time(self) -> _timestamp_pb2.Timestamp:
         """The instant at which the schedule matched, or of the request for a manual one."""
@@ -255,10 +262,11 @@ class Execution(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         prompt: _builtins.str = ...,
+        told_execution_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "due_time", b"due_time", "end_time", b"end_time", "expire_time", b"expire_time", "fire_time", b"fire_time", "lag", b"lag", "next_attempt_time", b"next_attempt_time", "response", b"response", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cause", b"cause", "create_time", b"create_time", "deferral_count", b"deferral_count", "delivery_path", b"delivery_path", "due_time", b"due_time", "end_time", b"end_time", "execution_id", b"execution_id", "expire_time", b"expire_time", "fire_time", b"fire_time", "job_id", b"job_id", "job_revision", b"job_revision", "lag", b"lag", "next_attempt_time", b"next_attempt_time", "org_id", b"org_id", "project_id", b"project_id", "prompt", b"prompt", "response", b"response", "retried_execution_id", b"retried_execution_id", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "trace_id", b"trace_id", "wait_reason", b"wait_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cause", b"cause", "create_time", b"create_time", "deferral_count", b"deferral_count", "delivery_path", b"delivery_path", "due_time", b"due_time", "end_time", b"end_time", "execution_id", b"execution_id", "expire_time", b"expire_time", "fire_time", b"fire_time", "job_id", b"job_id", "job_revision", b"job_revision", "lag", b"lag", "next_attempt_time", b"next_attempt_time", "org_id", b"org_id", "project_id", b"project_id", "prompt", b"prompt", "response", b"response", "retried_execution_id", b"retried_execution_id", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "told_execution_id", b"told_execution_id", "trace_id", b"trace_id", "wait_reason", b"wait_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

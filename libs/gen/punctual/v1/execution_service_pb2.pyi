@@ -73,7 +73,7 @@ class ListExecutionsRequest(_message.Message):
 
     @_builtins.property
     def causes(self) -> _containers.RepeatedScalarFieldContainer[_execution_pb2.Execution.Cause.ValueType]:
-        """Only these causes; empty: all."""
+        """Only these causes; empty: all. The callbacks that tell of a job come with CAUSE_CALLBACK alone."""
 
     @_builtins.property
     def fire_after(self) -> _timestamp_pb2.Timestamp:

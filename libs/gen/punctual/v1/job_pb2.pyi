@@ -482,7 +482,9 @@ class RetryPolicy(_message.Message):
 
     @_builtins.property
     def max_age(self) -> _duration_pb2.Duration:
-        """The longest age, from the due time, at which a further attempt may start: 1 s to 7 days; default 1 day."""
+        """The longest age, from the due time (of a fire that is caught up: from when it was noticed), at which a further
+        attempt may start or a deferral may end: 1 s to 7 days; default 1 day.
+        """
 
     def __init__(
         self,
@@ -724,7 +726,12 @@ Global___JsonPathEquals: _TypeAlias = JsonPathEquals  # noqa: Y015
 
 @_typing.final
 class CallbackPolicy(_message.Message):
-    """Who is told about the end of executions. Deliveries are signed POSTs with retries of their own."""
+    """Who is told about the end of executions. A callback is a POST signed like every other, carried out as an execution of
+    cause CALLBACK: at least once, up to 15 attempts within a day, always with the same webhook-id. Its body is JSON:
+    `{"type": "execution.failed", "timestamp", "data": {"execution_id", "job_id", "job_name", "org_id", "project_id",
+    "cause", "state", "state_reason", "fire_time", "due_time", "start_time", "end_time", "attempt_count", "status_code",
+    "error_reason"}}`; the type ends with the state in lower case. The answer is not in it; GetExecution has it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -104,7 +104,7 @@ class BatchCreateJobsRequest(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateJobRequest]:
-        """The single requests, 1 to 1,000. Required."""
+        """The single requests, 1 to 1,000, together at most 3.25 MiB. Required."""
 
     def __init__(
         self,
@@ -758,7 +758,7 @@ class ExplainJobRequest(_message.Message):
     """The `next_page_token` of the page before; all other arguments must be the same."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """The window's start, included; default one day before `end_time`."""
+        """The window's start, included; default one day before `end_time`, or before now if that is earlier."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:

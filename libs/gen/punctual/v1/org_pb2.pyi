@@ -34,7 +34,10 @@ class OrgSettings(_message.Message):
     org_id: _builtins.str
     """The org. Output only."""
     job_failed_callback_url: _builtins.str
-    """The address told when a job ends as FAILED, like a callback's; empty: nobody."""
+    """The address told when a job ends as FAILED after too many failed executions in a row, by a callback of type
+    `job.failed` whose data has `job_id`, `job_name`, `org_id`, `project_id`, `state`, `state_reason`, `state_note`,
+    `execution_id` and `end_time`; empty: nobody.
+    """
     max_jobs: _builtins.int
     """The most jobs that are not deleted, 1 to 10,000,000. Written with the scope operator only."""
     max_stored_bytes: _builtins.int

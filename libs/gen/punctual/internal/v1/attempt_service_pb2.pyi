@@ -371,7 +371,9 @@ class AttemptRefusal(_message.Message):
     execution_id: _builtins.str
     """The execution."""
     reason: _builtins.str
-    """Why: NOT_READY, LEASED, FINAL, NOT_FOUND, SKIPPED, OVERLAP_UNDECIDED, LATER (the reply was full)."""
+    """Why: NOT_READY, LEASED, FINAL, NOT_FOUND, SKIPPED, OVERLAP_UNDECIDED, JOB_STATE_UNDECIDED, QUEUED (behind another
+    execution of its job), LATER (the reply was full).
+    """
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
         """When to ask again; unset: never."""
@@ -641,7 +643,7 @@ class AttemptReport(_message.Message):
     error_message: _builtins.str
     """A sentence for people, without secrets; at most 1,000 characters."""
     defer_reason: _builtins.str
-    """For RESULT_DEFERRED: JOB_RATE_LIMIT, TARGET_RATE_LIMIT, TARGET_CONCURRENCY or CIRCUIT_OPEN."""
+    """For RESULT_DEFERRED: JOB_RATE_LIMIT, TARGET_RATE_LIMIT, TARGET_CONCURRENCY, CIRCUIT_OPEN or ORG_CONCURRENCY."""
     redirect_count: _builtins.int
     """Redirects followed."""
     stop_requested: _builtins.bool
