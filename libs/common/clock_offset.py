@@ -28,6 +28,8 @@ class OffsetEstimator:
     def __init__(self, deadband: timedelta = timedelta(milliseconds=5), window: int = 16) -> None:
         self._deadband = deadband
         self._samples: deque[_Sample] = deque(maxlen=window)
+        self._offset = _NONE
+        """Worked out with each sample: it is asked for far more often."""
 
     def add(self, request_sent: datetime, server_time: datetime, response_received: datetime) -> None:
         """Take one exchange: our clock when we asked, theirs when they answered, ours when the answer came.
@@ -38,6 +40,7 @@ class OffsetEstimator:
         round_trip = response_received - request_sent
         if round_trip < _NONE:
             self._samples.clear()
+            self._offset = _NONE
             return
         sample = _Sample(server_time - (request_sent + round_trip / 2), round_trip)
         best = self._best()
@@ -45,6 +48,7 @@ class OffsetEstimator:
             # Both cannot be true of one pair of clocks: one of them was set in between, and the old samples lie now.
             self._samples.clear()
         self._samples.append(sample)
+        self._offset = self._judged()
 
     def raw_offset(self) -> timedelta:
         """Return the best sample's offset as it was measured, for the metric; zero before the first sample."""
@@ -53,6 +57,9 @@ class OffsetEstimator:
 
     def offset(self) -> timedelta:
         """Return what to add to our clock to get theirs; zero unless it is surely more than noise."""
+        return self._offset
+
+    def _judged(self) -> timedelta:
         best = self._best()
         if best is None or abs(best.offset) <= max(self._deadband, best.round_trip / 2):
             return _NONE

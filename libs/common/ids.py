@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from datetime import datetime
+from datetime import UTC, datetime
 
 from ulid import ULID
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def new_id() -> str:
@@ -21,8 +23,8 @@ def new_id_at(instant: datetime) -> str:
 
 
 def first_id_at(instant: datetime) -> str:
-    """Return the least id that an instant's ids can have: a bound for a range of ids."""
-    return str(ULID.from_datetime(instant))[:10] + "0" * 16
+    """Return the least id that an instant's ids can have: a bound for a range of ids. None is older than 1970."""
+    return str(ULID.from_datetime(max(instant, _EPOCH)))[:10] + "0" * 16
 
 
 def process_id(service: str) -> str:

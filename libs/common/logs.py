@@ -40,6 +40,7 @@ _SECRET_NAMES = frozenset({"headers", "body", "prompt", "query"})
 # A fencing token is a counter that orders leases; it opens nothing, and a lost race cannot be explained without it.
 _PUBLIC_NAMES = frozenset({"fencing_token"})
 _MAX_DEPTH = 4
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
@@ -87,7 +88,11 @@ def configure_logging(level: str, fmt: Literal["json", "console"], service: str)
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Mask what must not be read in a log, by field name: credentials, headers, bodies, prompts, the query of a URL."""
-    return {key: _masked(key, value, 0) for key, value in event.items()}
+    return {
+        # Nearly every field of nearly every line, among them one line of each execution.
+        key: value if type(value) in _SCALARS and _kind(key) == "plain" else _masked(key, value, 0)
+        for key, value in event.items()
+    }
 
 
 def _rendering(fmt: Literal["json", "console"]) -> list[Processor]:

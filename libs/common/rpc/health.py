@@ -1,5 +1,5 @@
 """grpc.health.v1 with named checks: `liveness` (restart me if this fails), `readiness` (send me no work), and the empty
-name, which says what readiness says.
+name, which says what readiness says. A process may add services of its own that no probe should ask.
 
 A check is a function that returns why it fails, or None; it must not block. All are evaluated once a second. Draining
 makes readiness fail for good, before the server stops listening, and leaves liveness alone: a process that drains must
@@ -22,6 +22,7 @@ LIVENESS = "liveness"
 READINESS = "readiness"
 OVERALL = ""
 HEALTH_SERVICE = "grpc.health.v1.Health"
+_STARTING = "starting"
 
 Check = Callable[[], str | None]
 
@@ -44,18 +45,24 @@ class HealthReporter:
         self._interval = interval_seconds
         self._checks: list[_NamedCheck] = []
         self._reasons: dict[str, tuple[str, ...]] = {LIVENESS: (), READINESS: ("starting: not evaluated yet",)}
+        self._failing = {READINESS: frozenset({_STARTING})}
+        """The names of the checks that failed when last evaluated."""
         self._draining = False
         self._servicer = health_aio.HealthServicer()
         self._task: asyncio.Task[None] | None = None
 
+    def add_service(self, service: str) -> None:
+        """Add a service that probes do not ask: what it says is for people and for tests."""
+        self._reasons[service] = ()
+
     def add_check(self, name: str, service: str, check: Check) -> None:
-        """Add a check to `liveness` or `readiness`.
+        """Add a check to `liveness`, `readiness` or a service that was added.
 
         Raises:
-            ValueError: the service is neither.
+            ValueError: there is no such service.
         """
         if service not in self._reasons:
-            raise ValueError(f"health checks belong to {LIVENESS!r} or {READINESS!r}, not to {service!r}")
+            raise ValueError(f"health checks belong to {', '.join(map(repr, self._reasons))}, not to {service!r}")
         self._checks.append(_NamedCheck(name, service, check))
 
     @property
@@ -87,13 +94,17 @@ class HealthReporter:
 
     async def evaluate(self) -> None:
         """Ask every check, publish the result, and log what changed."""
-        found: dict[str, list[str]] = {LIVENESS: [], READINESS: ["draining"] if self._draining else []}
+        found: dict[str, list[str]] = {service: [] for service in self._reasons}
+        if self._draining:
+            found[READINESS].append("draining")
+        failing = {service: set(reasons) for service, reasons in found.items()}
         for item in self._checks:
             reason = _ask(item)
             if reason is not None:
                 found[item.service].append(f"{item.name}: {reason}")
+                failing[item.service].add(item.name)
         for service, reasons in found.items():
-            self._note_change(service, bool(reasons), reasons)
+            self._note_change(service, frozenset(failing[service]), reasons)
             self._reasons[service] = tuple(reasons)
             await self._publish(service, serving=not reasons)
         await self._publish(OVERALL, serving=not found[READINESS])
@@ -103,10 +114,16 @@ class HealthReporter:
             await asyncio.sleep(self._interval)
             await self.evaluate()
 
-    def _note_change(self, service: str, failing: bool, reasons: list[str]) -> None:
-        if failing and not self._reasons[service]:
-            log.warning("health.failing", health_service=service, reasons=reasons)
-        elif not failing and self._reasons[service]:
+    def _note_change(self, service: str, failing: frozenset[str], reasons: list[str]) -> None:
+        """Log when other checks fail than before; what a process still waits for when it starts is no warning."""
+        before = self._failing.get(service, frozenset())
+        self._failing[service] = failing
+        if failing == before:
+            return
+        if failing:
+            level = log.info if _STARTING in before else log.warning
+            level("health.failing", health_service=service, reasons=reasons)
+        else:
             log.info("health.serving", health_service=service)
 
     async def _publish(self, service: str, *, serving: bool) -> None:

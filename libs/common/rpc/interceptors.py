@@ -1,5 +1,6 @@
 """The server's outermost layer: each call gets a request id, each failure a proper status, each end an observer.
 
+That holds for what gRPC would refuse in its own words, too: a method that does not exist, a message that is none.
 A PunctualError leaves as its status with details. Anything else is a defect: it leaves as INTERNAL with an id, and the
 traceback is logged under that id; its text never leaves, since it may hold another org's data. CancelledError passes.
 """
@@ -8,21 +9,25 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc.aio import AbortError, ServerInterceptor
 
-from libs.common.errors import InternalError, PunctualError
+from libs.common.errors import InternalError, InvalidArgumentError, PunctualError, UnimplementedError
 from libs.common.ids import new_id
 from libs.common.logs import bound, get_bound, get_logger
 from libs.common.rpc.errors import DETAILS_KEY, ERROR_ID, status_code, to_status
-from libs.common.rpc.surround import Context, Handler, surround
+from libs.common.rpc.surround import Context, Handler, handler_parts, surround
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+UNKNOWN_METHOD = "unknown"
+"""What observers are told of calls to methods that do not exist: their names are the caller's, and without number."""
 
 Translate = Callable[[Exception], PunctualError | None]
 Observe = Callable[[str, grpc.StatusCode, float], None]
@@ -54,12 +59,12 @@ class ErrorInterceptor(ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Return the handler with this layer around it; an unknown method has none."""
+        """Return the handler with this layer around it; for an unknown method, one that says so."""
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
         method = handler_call_details.method
-        return surround(handler, lambda context: _Call(self, method, context))
+        if handler is None:
+            return surround(_unknown(method), lambda context: _Call(self, UNKNOWN_METHOD, context))
+        return surround(_reading_safely(handler), lambda context: _Call(self, method, context))
 
     def observe(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
         """Tell the hook that a call ended."""
@@ -115,6 +120,53 @@ class _Call(AbstractAsyncContextManager[None]):
                 (REQUEST_ID_KEY, self._request_id),
             ),
         )
+
+
+class _Unreadable:
+    """Stands for a message that could not be parsed, so that the handler's own layer can say so."""
+
+
+def _reading_safely(handler: Handler) -> Handler:
+    """Return the handler with requests that cannot be parsed refused as the caller's mistake."""
+    parts: Any = handler
+    parse = parts.request_deserializer
+    if parse is None:
+        return handler
+
+    def deserialize(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return _Unreadable()
+
+    make, behavior = handler_parts(handler)
+    check = _readable if parts.request_streaming else _read
+
+    def checked(request: Any, context: Context) -> Any:
+        return behavior(check(request), context)
+
+    wrapped: Handler = make(checked, deserialize, parts.response_serializer)
+    return wrapped
+
+
+async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _read(request)
+
+
+def _read(request: Any) -> Any:
+    if isinstance(request, _Unreadable):
+        raise InvalidArgumentError.of("request", "UNREADABLE_MESSAGE", "is not a message of this method's type")
+    return request
+
+
+def _unknown(method: str) -> Handler:
+    async def refuse(_requests: object, _context: Context) -> AsyncIterator[bytes]:
+        raise UnimplementedError("UNKNOWN_METHOD", "there is no such method", metadata={"method": method[:200]})
+        yield b""
+
+    handler: Handler = grpc.stream_stream_rpc_method_handler(refuse)
+    return handler
 
 
 def current_request_id() -> str:

@@ -24,7 +24,7 @@ MakeRequestLayer = Callable[[Any, Context], AbstractAsyncContextManager[object]]
 def surround(handler: Handler, make_layer: MakeLayer) -> Handler:
     """Return the handler with the layer around its behavior."""
     parts: Any = handler
-    make, behavior = _parts(parts)
+    make, behavior = handler_parts(parts)
     if parts.response_streaming:
         wrapped = _streaming(behavior, make_layer)
     else:
@@ -63,7 +63,7 @@ def _streaming(behavior: Callable[..., Any], make_layer: MakeLayer) -> Callable[
     return handle
 
 
-def _parts(handler: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def handler_parts(handler: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return what makes a handler of this kind, and the behavior inside this one."""
     match (bool(handler.request_streaming), bool(handler.response_streaming)):
         case (False, False):

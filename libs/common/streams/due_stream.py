@@ -18,6 +18,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 from punctual.internal.v1.stream_entry_pb2 import StreamEntry
+from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError, ResponseError
 
 from libs.common.errors import UnavailableError
@@ -135,6 +136,24 @@ class DueStream:
         lag = group.get("lag")
         # Redis does not know the lag after some deletions; since acknowledging deletes, the rest is simple arithmetic.
         return max(length - int(group["pending"]), 0) if lag is None else int(lag)
+
+    async def depth(self, shard: int) -> int:
+        """Return how many entries the shard holds, those under way included."""
+        async with _bounded(_COMMAND_SECONDS):
+            return int(await self._redis.xlen(self.key(shard)))
+
+    async def count_keys(self) -> int:
+        """Return how many keys Redis holds in all, ours and others."""
+        async with _bounded(_COMMAND_SECONDS):
+            return int(await self._redis.dbsize())
+
+    async def eviction_policies(self) -> set[str]:
+        """Return the maxmemory policies of all nodes: one, as a rule."""
+        async with _bounded(_COMMAND_SECONDS):
+            if isinstance(self._redis, RedisCluster):
+                nodes = await self._redis.info("memory", target_nodes=RedisCluster.PRIMARIES)
+                return {str(info["maxmemory_policy"]) for info in nodes.values()}
+            return {str((await self._redis.info("memory"))["maxmemory_policy"])}
 
     async def reap(self, shard: int, consumer: str, min_idle_ms: int) -> Reaped:
         """Drop entries that a consumer has held for `min_idle_ms`, a bounded number per call, and consumers long gone.

@@ -31,7 +31,15 @@ class _Shard:
     waiting: dict[str, StreamEntry] = field(default_factory=dict)
     pending: dict[str, _Pending] = field(default_factory=dict)
     consumers: dict[str, float] = field(default_factory=dict)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    readers: list[asyncio.Future[None]] = field(default_factory=list)
+    """Those that wait for entries; futures of their own event loops, of which a simulation has many."""
+
+    def wake(self) -> None:
+        """Let all that wait look again; the first one takes what there is."""
+        for reader in self.readers:
+            if not reader.done():
+                reader.set_result(None)
+        self.readers.clear()
 
 
 class FakeDueStream:
@@ -67,7 +75,7 @@ class FakeDueStream:
             shard = self._shards[partition % len(self._shards)]
             self._last_id += 1
             shard.waiting[f"{self._last_id}-0"] = entry
-            shard.arrived.set()
+            shard.wake()
 
     async def read(self, shard: int, consumer: str, count: int, block_ms: int) -> list[ReceivedEntry]:
         """Take up to `count` undelivered entries, waiting up to `block_ms`."""
@@ -75,8 +83,9 @@ class FakeDueStream:
         state = self._shards[shard]
         state.consumers[consumer] = self._clock.monotonic()
         if not state.waiting and block_ms > 0:
-            state.arrived.clear()
-            await first_of(self._clock.sleep(min(block_ms, MAX_BLOCK_MS) / 1000), state.arrived.wait())
+            arrived = asyncio.get_running_loop().create_future()
+            state.readers.append(arrived)
+            await first_of(self._clock.sleep(min(block_ms, MAX_BLOCK_MS) / 1000), arrived)
             self._require()
         now = self._clock.monotonic()
         state.consumers[consumer] = now

@@ -183,9 +183,26 @@ async def test_abort_by_a_handler_passes(stub, observed) -> None:
     assert (await at_least_one(observed))[0][1] is grpc.StatusCode.OUT_OF_RANGE
 
 
-async def test_unknown_method_is_unimplemented(channel) -> None:
-    with pytest.raises(UnimplementedError):
+async def test_unknown_method_is_unimplemented(channel, observed) -> None:
+    with pytest.raises(UnimplementedError) as raised:
         await ExecutionServiceStub(channel).GetExecution(public_pb.GetExecutionRequest())
+    assert raised.value.reason == "UNKNOWN_METHOD"
+    assert raised.value.metadata == {"method": "/punctual.v1.ExecutionService/GetExecution"}
+    assert (await at_least_one(observed))[0][:2] == ("unknown", grpc.StatusCode.UNIMPLEMENTED)
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "stream_unary"])
+async def test_bytes_that_are_no_message_are_the_callers_mistake(channel, kind: str) -> None:
+    method = "UploadResponse" if kind == "stream_unary" else "BeginAttempts"
+    call = getattr(channel, kind)(f"/{SERVICE}/{method}")
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield pb.UploadResponseRequest(chunk=b"part").SerializeToString()
+        yield b"\xff\xff"
+
+    with pytest.raises(InvalidArgumentError) as raised:
+        await call(parts() if kind == "stream_unary" else b"\xff\xff")
+    assert (raised.value.reason, raised.value.violations[0].field) == ("UNREADABLE_MESSAGE", "request")
 
 
 async def test_upload_answers_or_raises(stub) -> None:

@@ -3,7 +3,14 @@
 import pytest
 from opentelemetry import trace
 
-from libs.common.tracing import configure_tracing, format_trace_parent, parse_trace_parent, tracing_wanted
+from libs.common.tracing import (
+    configure_tracing,
+    find_tracer,
+    format_trace_parent,
+    parse_trace_parent,
+    trace_id_of,
+    tracing_wanted,
+)
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -39,3 +46,16 @@ def test_nothing_is_set_up_unless_the_environment_asks(monkeypatch: pytest.Monke
     assert tracing_wanted()
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
     assert not tracing_wanted()
+
+
+def test_no_tracer_where_nobody_collects(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_tracer("punctual") is None
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317")
+    assert find_tracer("punctual") is not None
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert find_tracer("punctual") is None
+
+
+@pytest.mark.parametrize(("value", "found"), [(PARENT, PARENT[3:35]), ("", ""), ("nonsense", "")])
+def test_the_trace_id_of_a_traceparent(value: str, found: str) -> None:
+    assert trace_id_of(value) == found
