@@ -15,13 +15,14 @@ from libs.common.clock_offset import OffsetEstimator
 from libs.common.ids import process_id
 from libs.common.lifecycle import run
 from libs.common.logs import configure_logging, get_logger
-from libs.common.metrics import Metrics
-from libs.common.rpc.health import HealthReporter
+from libs.common.rpc.health import READINESS, HealthReporter
 from libs.common.rpc.reloading_channel import open_internal_channel
 from libs.common.rpc.server import RpcServer
-from libs.common.settings import load_settings
+from libs.common.settings import start_settings
 from libs.common.streams.connection import open_redis
-from libs.common.streams.due_stream import DueStream
+from libs.common.streams.eviction_check import CHECK_INTERVAL_SECONDS, EvictionCheck
+from libs.common.streams.redis_metrics import MeasuredDueStream
+from libs.common.supervised_loop import run_forever
 from libs.common.tracing import configure_tracing
 from services.executor.adapters.due_alarm import make_alarm
 from services.executor.adapters.http.answer_packing import AnswerPacker
@@ -29,13 +30,15 @@ from services.executor.adapters.http.guarded_connector import GuardedConnector, 
 from services.executor.adapters.http.response_checks import ResponseChecker
 from services.executor.adapters.http.session import open_session
 from services.executor.adapters.http.target_caller import HttpTargetCaller
-from services.executor.adapters.metrics_observer import MetricsObserver
+from services.executor.adapters.measured_gates import MeasuredGates
 from services.executor.adapters.redis_gates.gates import RedisGates
 from services.executor.adapters.scheduler_attempts import SchedulerAttempts
 from services.executor.adapters.scheduler_clock import EstimatedClock
 from services.executor.adapters.stream_deliveries import StreamDeliveries
 from services.executor.domain.address_guard import AddressGuard, AllowedTarget
 from services.executor.settings import ExecutorSettings
+from services.executor.signals import Signals
+from services.executor.usecases.ports import AttemptService, TargetCaller
 from services.executor.wiring import Ports, wire
 
 SERVICE = "executor"
@@ -52,7 +55,7 @@ log = get_logger(__name__)
 
 def main() -> None:
     """Run the executor until it is told to stop."""
-    settings = load_settings(ExecutorSettings)
+    settings = start_settings(ExecutorSettings, "services.executor")
     configure_logging(settings.log_level, settings.log_format, SERVICE)
     stop_tracing = configure_tracing(SERVICE)
     try:
@@ -63,34 +66,41 @@ def main() -> None:
 
 async def serve(settings: ExecutorSettings, stopping: asyncio.Event) -> None:
     """Make the edges, run the executor between them, and close them in reverse order."""
-    clock, metrics, health, estimator = SystemClock(), Metrics(), HealthReporter(), OffsetEstimator()
+    clock, health, estimator = SystemClock(), HealthReporter(), OffsetEstimator()
+    signals = Signals(estimator)
     executor_id = process_id(SERVICE)
     async with AsyncExitStack() as edges:
         channel = open_internal_channel(
             settings.scheduler_internal_address, settings.internal_tls, max_message_bytes=_GRANTS_BYTES
         )
         edges.push_async_callback(channel.close)
-        stream = DueStream(
+        stream = MeasuredDueStream(
             open_redis(
                 settings.redis_url.get_secret_value(), max_connections=settings.stream_shards + _COMMAND_CONNECTIONS
             ),
+            signals.redis,
             key_prefix=settings.redis_key_prefix,
             shards=settings.stream_shards,
         )
         edges.push_async_callback(stream.close)
-        if endpoint := metrics.serve(settings.metrics_address):
-            edges.callback(endpoint.close)
+        eviction = EvictionCheck(stream.eviction_policies)
+        endpoint = signals.serve(settings.metrics_address, edges)
+        service: AttemptService = SchedulerAttempts(channel, executor_id, clock, estimator)
+        caller: TargetCaller = open_target_caller(settings, clock, edges)
+        if signals.traces is not None:
+            service, caller = signals.traces.service(service), signals.traces.caller(caller)
         ports = Ports(
-            service=SchedulerAttempts(channel, executor_id, clock, estimator),
+            service=service,
             deliveries=StreamDeliveries(stream, executor_id, settings.reap_idle_seconds),
-            caller=open_target_caller(settings, clock, edges),
-            gates=open_gates(settings, edges),
-            observer=MetricsObserver(metrics),
+            caller=caller,
+            gates=MeasuredGates(open_gates(settings, edges), signals.redis),
+            observer=signals.observer,
             make_alarm=make_alarm,
             clock=clock,
             scheduler_clock=EstimatedClock(clock, estimator),
         )
         executor = wire(ports, executor_id, settings, health, stopping)
+        health.add_check("redis_memory", READINESS, eviction.check)
         server = RpcServer(settings.executor_health_address, health=health, reflection_services=())
         await server.start()
         edges.push_async_callback(server.stop, _STOP_GRACE_SECONDS)
@@ -100,7 +110,17 @@ async def serve(settings: ExecutorSettings, stopping: asyncio.Event) -> None:
             health_port=server.port,
             metrics_port=endpoint.port if endpoint else None,
         )
-        await executor.run(stopping)
+        async with asyncio.TaskGroup() as watching:
+            watching.create_task(
+                run_forever(
+                    "redis_memory",
+                    eviction.run_once,
+                    interval=CHECK_INTERVAL_SECONDS,
+                    stopping=stopping,
+                    clock=clock,
+                )
+            )
+            await executor.run(stopping)
     log.info("executor.stopped")
 
 

@@ -8,6 +8,8 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from libs.common.rpc.tls import InternalTlsSettings
+from libs.common.settings import Address, PeerAddress
+from libs.common.streams.urls import parse_redis_url
 from services.executor.domain.address_guard import AllowedTarget
 from services.executor.domain.gate_values import SECOND, CircuitRules, GateRules
 
@@ -15,22 +17,35 @@ from services.executor.domain.gate_values import SECOND, CircuitRules, GateRules
 class ExecutorSettings(InternalTlsSettings):
     """The executor's settings."""
 
-    scheduler_internal_address: str = Field(
+    scheduler_internal_address: PeerAddress = Field(
         default="127.0.0.1:7401", description="The scheduler's internal port, host:port. Default 127.0.0.1:7401."
     )
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
-        description="Redis or Valkey: redis://, rediss://, redis+sentinel:// or redis+cluster://.",
+        description="Redis or Valkey: redis://, rediss://, redis+sentinel:// or redis+cluster://. Default "
+        "redis://127.0.0.1:6379/0.",
     )
-    redis_key_prefix: str = Field(default="punctual", description="Begins every key in Redis. Default punctual.")
+    redis_key_prefix: str = Field(
+        default="punctual",
+        min_length=1,
+        max_length=64,
+        description="Begins every key in Redis; the same in all services. Default punctual.",
+    )
     stream_shards: int = Field(
         default=1, ge=1, le=256, description="Shards of the stream; the same in all services. 1-256, default 1."
     )
-    executor_health_address: str = Field(
+    executor_health_address: Address = Field(
         default="127.0.0.1:7403", description="Where grpc.health.v1 is served, host:port. Default 127.0.0.1:7403."
     )
     executor_concurrency: int = Field(
         default=200, ge=1, le=10_000, description="Requests under way at a time, 1-10,000. Default 200."
+    )
+    executor_org_share: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="The part of the requests under way that one org may have, above 0, up to 1; 1 where there is only"
+        " one. Default 0.8.",
     )
     executor_prefetch: int = Field(
         default=200,
@@ -127,6 +142,12 @@ class ExecutorSettings(InternalTlsSettings):
             self.circuit_min_calls, self.circuit_failure_percent, round(self.circuit_open_seconds * SECOND)
         )
         return GateRules(round(self.rate_window_seconds * SECOND), circuit)
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_is_understood(cls, url: SecretStr) -> SecretStr:
+        parse_redis_url(url.get_secret_value())
+        return url
 
     @field_validator("allowed_targets", mode="before")
     @classmethod

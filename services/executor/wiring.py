@@ -38,14 +38,20 @@ from services.executor.usecases.ports import (
 from services.executor.usecases.reaper import Reaper
 from services.executor.usecases.report_batcher import ReportBatcher
 from services.executor.usecases.shared_limits import KEEP_SECONDS, SharedLimits
+from services.executor.usecases.slot_shares import SlotShares
 from services.executor.usecases.stream_reader import StreamReader
 
 SILENCE_SECONDS = 1.5
 """A read of Redis that has no answer for longer counts as an outage; above the second that an idle read takes."""
 RECOVERY_SECONDS = 5.0
 """How long both paths deliver after an outage; covers a dispatcher that notices late."""
+SHARES_SECONDS = 0.5
+"""How often it is looked who waits too long for a slot of its org's share."""
 HOST_REPORT_SECONDS = 3.0
 """How often changes of target hosts are reported."""
+STREAMS = "streams"
+"""The health service that says whether due work comes by the streams alone; without Redis it does not, and all is well
+with readiness."""
 _DRAIN_MARGIN = 0.9
 """The part of the process's drain deadline that the executor's own drain may take; the edges close in the rest."""
 
@@ -90,7 +96,13 @@ def wire(
         clock=clock,
         scheduler_clock=ports.scheduler_clock,
     )
-    waiter = DueWaiter(ports.scheduler_clock, ports.make_alarm, runner.start, settings.executor_concurrency)
+    waiter = DueWaiter(
+        ports.scheduler_clock,
+        ports.make_alarm,
+        runner.start,
+        settings.executor_concurrency,
+        org_share=settings.executor_org_share,
+    )
     watch = HostWatch(ports.service, ports.observer, clock, ports.scheduler_clock)
     limits = SharedLimits(
         ports.gates,
@@ -144,6 +156,8 @@ def wire(
     )
     duty = _DutyMaker(clock, health)
     health.add_check("fetch", READINESS, status.not_ready)
+    health.add_service(STREAMS)
+    health.add_check("mode", STREAMS, status.not_streams)
     return Executor(
         intake=[
             *(duty.make(f"read-{reader.shard}", reader.run_once) for reader in readers),
@@ -154,6 +168,7 @@ def wire(
         ],
         delivery=[
             duty.make("admission", desk.run_once),
+            duty.make("slot_shares", SlotShares(waiter, admission, runner).run_once, SHARES_SECONDS),
             duty.make("limits", limits.run_once, KEEP_SECONDS),
             duty.make("target_hosts", watch.run_once, HOST_REPORT_SECONDS),
             duty.make("report", reports.run_once),

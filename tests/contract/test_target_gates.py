@@ -134,6 +134,38 @@ async def test_the_scripts_follow_the_rules(gates: RedisGates, seed: int) -> Non
     assert len(kinds) >= 3, kinds
 
 
+@pytest.mark.parametrize("seed", range(4))
+async def test_batches_are_answered_as_one_after_the_other(gates: RedisGates, seed: int) -> None:
+    chance = random.Random(seed)
+    targets = [TargetKey("acme", f"batch-{seed}-{n}:443", 0) for n in range(3)]
+    own = {target: TargetGate(RULES) for target in targets}
+    limits = [{"job_limit": 3, "host_limit": 40}, {"concurrent_limit": 5}, {"job_limit": 60, "concurrent_limit": 130}]
+    now, running, number = T0, list[tuple[TargetKey, Ask]](), 0
+    for _ in range(25):
+        now += chance.choice([1_000, 300_000, 4_000_000])
+        chance.shuffle(running)
+        count = chance.randrange(len(running) + 1)
+        ended, running = running[:count], running[count:]
+        notes = [
+            (target, Note(ask.execution_id, 1, ask.job_id, now, chance.random() < 0.9, chance.choice(FEEDBACKS)[1]))
+            for target, ask in ended
+        ]
+        asks = []
+        for _ in range(chance.randrange(260)):
+            number, which = number + 1, chance.randrange(3)
+            ask = an_ask(f"e{number}", now=now + number % 3, job_id=chance.choice("abc"), **limits[which])  # type: ignore[arg-type]
+            asks.append(
+                (targets[which], replace(ask, turn=chance.choice([0, 20_000]), spread=chance.randrange(SECOND)))
+            )
+        answers = await gates.exchange(notes, asks)
+        expected = [(own[target].note(note), own[target].summary)[1] for target, note in notes]
+        assert list(answers.after_notes) == expected
+        for (target, ask), verdict, summary in zip(asks, answers.verdicts, answers.after_asks, strict=True):
+            assert (verdict, summary) == (own[target].admit(ask), own[target].summary)
+            if isinstance(verdict, Admitted):
+                running.append((target, ask))
+
+
 async def test_a_batch_is_answered_in_order_and_notes_come_first(gates: RedisGates) -> None:
     one = {"concurrent_limit": 1}
     await gates.exchange([], [(TARGET, an_ask("a", **one))])

@@ -51,7 +51,8 @@ class DeliveryMode:
     def read_succeeded(self, shard: int, now: float) -> ModeChange | None:
         """Note that a read was answered, with entries or without."""
         self._unanswered_since.pop(shard, None)
-        if self.mode is Mode.POLLING and not self._unanswered_since:
+        # Reads of the other shards are under way at any time; those that are silent count from long ago.
+        if self.mode is Mode.POLLING and not self._silent(now):
             self._recovering_since = now
             return self._change(Mode.RECOVERING)
         return self.check(now)

@@ -45,6 +45,8 @@ class DeferReason(enum.StrEnum):
     """The host's limit, or its own word: a 429, or headers that tell of nothing left."""
     TARGET_CONCURRENCY = "TARGET_CONCURRENCY"
     CIRCUIT_OPEN = "CIRCUIT_OPEN"
+    ORG_CONCURRENCY = "ORG_CONCURRENCY"
+    """The org's share of an executor's request slots is used up; no gate says so."""
 
 
 @dataclass(frozen=True, slots=True)

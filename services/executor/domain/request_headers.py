@@ -72,7 +72,9 @@ def lines_for_any_origin(
 
 def rfc3339(instant: datetime) -> str:
     """Return the instant in UTC with milliseconds, as `2026-01-01T00:00:00.000Z`."""
-    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    if instant.tzinfo is not UTC:
+        instant = instant.astimezone(UTC)
+    return instant.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def _checked(header: Header) -> Header:

@@ -79,7 +79,9 @@ class AttemptRunner:
         call: CallResult | None = None
         try:
             if self._clock.monotonic() >= held.expires:
-                held.abort = Abort.LOST
+                # Handed back, unless it has been taken over: an executor too slow to send has lost nothing, and five
+                # losses would end the execution.
+                held.abort = Abort.EXPIRED
                 log.warning("attempt.lease_expired_unsent", execution_id=held.lease.execution_id)
             elif self._admission.is_overdue(held):
                 # It waited too long for a request slot: what it was let through for is over.
@@ -103,7 +105,8 @@ class AttemptRunner:
         call: CallResult | None = None
         try:
             progress.start_time = self._scheduler_clock.now()
-            self._observer.started((progress.start_time - grant.due_time).total_seconds())
+            limited = held.waits_since is not None or held.start_time > grant.due_time
+            self._observer.started((progress.start_time - grant.due_time).total_seconds(), limited=limited)
             call = await self._caller.call(grant, progress)
         except Exception:
             # A bug of ours must not lose the attempt: it is told as what is certain, and the scheduler retries or not.
@@ -134,6 +137,7 @@ class AttemptRunner:
         held.phase = Phase.CONCLUDING
         self._admission.note(held, None)
         if held.abort is Abort.LOST:
+            self._observer.lease_lost()
             self._reports.let_go(held)
             return
         ended = self._scheduler_clock.now()
@@ -146,7 +150,26 @@ class AttemptRunner:
     def _hand_in(self, held: Held, report: Report) -> None:
         held.phase = Phase.CONCLUDING
         self._observer.concluded(report)
+        _tell(held, report)
         self._reports.add(held, report)
+
+
+def _tell(held: Held, report: Report) -> None:
+    """Log the one line of an attempt: what came of it, and whose it was."""
+    grant, started, ended = held.grant, report.start_time, report.end_time
+    log.info(
+        "attempt.concluded",
+        execution_id=report.lease.execution_id,
+        job_id=grant.job_id,
+        org_id=grant.org_id,
+        attempt=grant.attempt_number,
+        result=report.result.name,
+        status_code=report.status_code,
+        reason=report.error_reason or report.defer_reason,
+        lag_ms=round((started - grant.due_time).total_seconds() * 1e3, 1) if started else None,
+        duration_ms=round((ended - started).total_seconds() * 1e3, 1) if started and ended else None,
+        trace_id=report.trace_id,
+    )
 
 
 def _swallow_own_abort(held: Held) -> None:

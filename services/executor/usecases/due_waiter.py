@@ -1,10 +1,13 @@
 """Starts each attempt at its instant, which is its due time or its slot within a limit: never early, oldest first, no
-more at a time than there are request slots.
+more at a time than there are request slots, and no more of an org than its share of them.
 
 One heap and one alarm serve all waiting attempts, so that the process wakes once for each distinct due instant,
 however many attempts share it. The alarm is only a hint: the clock is asked again at every ring, an early ring is set
 anew, and a long wait is cut into naps, so that a step of the wall clock or a new clock correction is noticed within a
 second.
+
+What is due and finds no slot waits here, and the org that has the fewest slots is served next. What waits long because
+its org's share is used up is given away by `turned_away`, or it would keep others out of this executor's bounded room.
 
 No await anywhere: an alarm's ring leads to the started attempts in one turn of the event loop.
 """
@@ -16,6 +19,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
+from services.executor.domain.org_slots import OrgSlots
 from services.executor.usecases.held_attempts import Held
 from services.executor.usecases.ports import AlarmFactory, SchedulerClock
 
@@ -23,26 +27,38 @@ StartAttempt = Callable[[Held, Callable[[], None]], None]
 """Starts an attempt; the second argument gives its request slot back, to be called once."""
 
 LONGEST_NAP = timedelta(seconds=1)
+PATIENCE = timedelta(seconds=2)
+"""How long a due attempt waits here for its org to have a slot again."""
 _SHORTEST_NAP = timedelta(microseconds=20)
 
 
 class DueWaiter:
     """Holds attempts back until they are due and a request slot is free."""
 
-    def __init__(self, clock: SchedulerClock, make_alarm: AlarmFactory, start: StartAttempt, concurrency: int) -> None:
+    def __init__(
+        self,
+        clock: SchedulerClock,
+        make_alarm: AlarmFactory,
+        start: StartAttempt,
+        concurrency: int,
+        *,
+        org_share: float = 1.0,
+    ) -> None:
+        """Take the part of the slots that one org may have."""
         self._clock = clock
         self._start = start
-        self._concurrency = concurrency
-        self._running = 0
+        self._slots = OrgSlots(concurrency, org_share)
         self._order = itertools.count()
         self._heap: list[tuple[datetime, int, Held]] = []
+        self._due: dict[str, list[tuple[datetime, int, Held]]] = {}
+        """What is due and has no slot yet, a heap for each org."""
         self._rings_at: datetime | None = None
         self._alarm = make_alarm(self._ring)
 
     @property
     def running(self) -> int:
         """How many request slots are taken."""
-        return self._running
+        return self._slots.taken
 
     def add(self, attempts: Iterable[Held]) -> None:
         """Hold these back; what is due already starts before this returns, what is aborted meanwhile never does."""
@@ -50,9 +66,18 @@ class DueWaiter:
             heapq.heappush(self._heap, (held.start_time, next(self._order), held))
         self._advance()
 
-    def _slot_freed(self) -> None:
-        self._running -= 1
-        self._advance()
+    def turned_away(self) -> list[tuple[Held, datetime]]:
+        """Let go of what has waited long for its org's share; return each with the instant at which to come back."""
+        now = self._clock.now()
+        away: list[tuple[Held, datetime]] = []
+        for org_id, waiting in list(self._due.items()):
+            while waiting and self._slots.is_used_up(org_id) and waiting[0][0] + PATIENCE <= now:
+                held = heapq.heappop(waiting)[2]
+                if held.abort is None:
+                    away.append((held, self._slots.turn(org_id, now)))
+            if not waiting:
+                del self._due[org_id]
+        return away
 
     def _ring(self) -> None:
         self._rings_at = None
@@ -60,19 +85,42 @@ class DueWaiter:
 
     def _advance(self) -> None:
         now = self._clock.now()
-        while self._heap and self._running < self._concurrency:
-            due, _, held = self._heap[0]
-            if held.abort is None and due > now:
-                break
-            heapq.heappop(self._heap)
-            if held.abort is None:
-                self._running += 1
-                self._start(held, self._slot_freed)
+        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].abort is not None):
+            item = heapq.heappop(self._heap)
+            if item[2].abort is None:
+                heapq.heappush(self._due.setdefault(item[2].grant.org_id, []), item)
+        while not self._slots.all_taken and (held := self._next_due()) is not None:
+            self._begin(held, now)
         self._set_alarm(now)
+
+    def _next_due(self) -> Held | None:
+        """Take out the oldest due attempt of the org that has the fewest slots, if any org may have one more."""
+        while self._due:
+            free = [org_id for org_id in self._due if not self._slots.is_used_up(org_id)]
+            if not free:
+                return None
+            org_id = min(free, key=lambda org: (self._slots.taken_by(org), self._due[org][0][:2]))
+            held = heapq.heappop(self._due[org_id])[2]
+            if not self._due[org_id]:
+                del self._due[org_id]
+            if held.abort is None:
+                return held
+        return None
+
+    def _begin(self, held: Held, now: datetime) -> None:
+        org_id = held.grant.org_id
+
+        def slot_freed() -> None:
+            ended = self._clock.now()
+            self._slots.free(org_id, max((ended - now).total_seconds(), 0.0), ended)
+            self._advance()
+
+        self._slots.take(org_id)
+        self._start(held, slot_freed)
 
     def _set_alarm(self, now: datetime) -> None:
         """Set the alarm for the first due instant; not while every slot is taken, since a freed slot looks anyway."""
-        if not self._heap or self._running >= self._concurrency:
+        if not self._heap or self._slots.all_taken:
             if self._rings_at is not None:
                 self._alarm.cancel()
                 self._rings_at = None

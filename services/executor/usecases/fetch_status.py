@@ -59,6 +59,11 @@ class FetchStatus:
         age = self._clock.monotonic() - self._last_fetch
         return None if age < self._ready_within else f"last fetch {age:.0f} s ago, mode {mode.value}"
 
+    def not_streams(self) -> str | None:
+        """Return the mode if it is not STREAMS, else None; fits a health check."""
+        mode = self.mode
+        return None if mode is Mode.STREAMS else mode.value
+
     def _note(self, change: ModeChange | None) -> None:
         if change is None:
             return

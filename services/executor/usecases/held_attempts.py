@@ -36,6 +36,8 @@ class Abort(enum.Enum):
 
     LOST = enum.auto()
     """Somebody else holds it now."""
+    EXPIRED = enum.auto()
+    """Its lease ran out before it was sent; somebody else may hold it now."""
     CANCELLED = enum.auto()
     """A caller asked for it."""
     DRAINED = enum.auto()

@@ -6,13 +6,13 @@ about, so that each is told once.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
 from libs.common.clock import Clock
 from libs.common.errors import ResourceExhaustedError, UnavailableError
 from libs.common.logs import get_logger
-from services.executor.domain.gate_values import CircuitState, GateSummary, Note, TargetKey
+from services.executor.domain.gate_values import SECOND, CircuitState, GateSummary, Note, TargetKey, to_micros
 from services.executor.usecases.ports import AttemptService, ExecutorObserver, ObservedHost, SchedulerClock
 
 MAX_HOSTS = 10_000
@@ -20,6 +20,8 @@ MAX_REPORTED = 1_000
 """Hosts in one report."""
 TOLD_AGAIN_SECONDS = 3600.0
 """A host that is called without any change is reported this often, so that it stays listed."""
+FORGOTTEN_AFTER = 600 * SECOND
+"""How long after the end of its pause a circuit that is not closed still counts; the longest pause is half of it."""
 ALERT_HITS = 3
 """Rate-limit hits in a row from which an event says so; then at each doubling."""
 
@@ -54,15 +56,17 @@ class HostWatch:
 
     def asked(self, targets: Sequence[TargetKey], after: Sequence[GateSummary]) -> None:
         """Take in where gates stand after they were asked."""
-        for target, summary in zip(targets, after, strict=True):
+        # One look for each gate: what comes last is how it stands.
+        for target, summary in dict(zip(targets, after, strict=True)).items():
             self._see(target, summary)
 
     async def run_once(self) -> int:
-        """Report what changed, a bounded number of hosts, and return how many.
+        """Report what changed, a bounded number of hosts, and return how many; show how all of them stand.
 
         Raises:
             UnavailableError: the scheduler is away; they are reported later.
         """
+        self._show(to_micros(self._scheduler_clock.now()))
         reported = list(self._changed)[:MAX_REPORTED]
         if not reported:
             return 0
@@ -89,6 +93,16 @@ class HostWatch:
         if len(self._latest) > MAX_HOSTS:
             forgotten, _ = self._latest.popitem(last=False)
             self._changed.pop(forgotten, None)
+
+    def _show(self, now: int) -> None:
+        """Tell the observer how hosts stand; a circuit that nobody has tried for long says nothing any more."""
+        circuits: Counter[CircuitState] = Counter()
+        closed = 0
+        for summary, _ in self._latest.values():
+            if summary.circuit is not CircuitState.CLOSED and summary.circuit_until + FORGOTTEN_AFTER > now:
+                circuits[summary.circuit] += 1
+            closed += summary.closed_until > now
+        self._observer.hosts_seen(circuits, closed)
 
     def _limited(self, target: TargetKey, summary: GateSummary) -> None:
         self._observer.rate_limit_hit()

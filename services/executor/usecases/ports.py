@@ -206,8 +206,8 @@ class SharedGates(Protocol):
 class ExecutorObserver(Protocol):
     """Hears what is worth counting. Called from the hot path: counts, and never waits."""
 
-    def started(self, lag_seconds: float) -> None:
-        """Hear of a POST that starts this long after its due time."""
+    def started(self, lag_seconds: float, *, limited: bool) -> None:
+        """Hear of a POST that starts this long after its due time, perhaps because a limit held it back."""
         ...
 
     def concluded(self, report: Report) -> None:
@@ -232,4 +232,12 @@ class ExecutorObserver(Protocol):
 
     def limits_shared(self, *, shared: bool) -> None:
         """Hear whether limits are kept together, or each executor keeps its share."""
+        ...
+
+    def lease_lost(self) -> None:
+        """Hear of a held attempt whose lease is another's, or ran out."""
+        ...
+
+    def hosts_seen(self, circuits: Mapping[CircuitState, int], closed: int) -> None:
+        """Hear how many hosts' circuits are in each state, and how many hosts asked to be left alone, as seen here."""
         ...

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from libs.common.clock import Clock
 from libs.common.errors import UnavailableError
@@ -72,6 +73,8 @@ class SharedLimits:
         """While apart: since when Redis has answered again, on the monotonic clock."""
         self._places: defaultdict[TargetKey, dict[str, None]] = defaultdict(dict)
         self._recent: deque[tuple[TargetKey, Start]] = deque(maxlen=MAX_RECENT)
+        self._untold = 0
+        """How many of the newest own starts Redis has still to hear of."""
 
     @property
     def shared(self) -> bool:
@@ -93,6 +96,8 @@ class SharedLimits:
                 self._places[target][ask.member] = None
                 start = Start(ask.member, ask.job_id, verdict.slot, ask.job_limit > 0, ask.host_limit > 0)
                 self._recent.append((target, start))
+                if self._own is not None:
+                    self._untold += 1
         return verdicts
 
     async def _exchange(
@@ -126,8 +131,13 @@ class SharedLimits:
                 self._own.renew(target, members, lease_until)
         try:
             count, known = await self._gates.sign_of_life(self._executor_id, now)
-            if not known or not self.shared:
-                await self._gates.restore(self._recent_starts(now))
+            if not known:
+                self._untold = len(self._recent)
+            if self._untold:
+                telling = self._untold
+                await self._gates.restore(self._untold_starts(now))
+                # What was let through meanwhile is told the next time.
+                self._untold -= telling
             if self._places:
                 await self._gates.renew(
                     {target: list(members) for target, members in self._places.items()}, now, lease_until
@@ -163,11 +173,11 @@ class SharedLimits:
             self._observer.limits_shared(shared=True)
         self._executors = max(count, 1)
 
-    def _recent_starts(self, now: int) -> Mapping[TargetKey, Mapping[str, Sequence[tuple[str, int]]]]:
-        """Return this executor's starts that still count: of each job by its id, of the host under the empty id."""
+    def _untold_starts(self, now: int) -> Mapping[TargetKey, Mapping[str, Sequence[tuple[str, int]]]]:
+        """Return what Redis is to hear of that still counts: of each job by its id, of the host under the empty id."""
         found: defaultdict[TargetKey, defaultdict[str, list[tuple[str, int]]]] = defaultdict(lambda: defaultdict(list))
         oldest = now - 2 * self._rules.counted_window
-        for target, start in self._recent:
+        for target, start in islice(reversed(self._recent), self._untold):
             if start.slot > oldest:
                 if start.job_limited:
                     found[target][start.job_id].append((start.member, start.slot))

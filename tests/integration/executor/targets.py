@@ -79,7 +79,8 @@ class Servers:
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
 
-    async def http(self, handler: Handler) -> Target:
+    async def http(self, handler: Handler, *also_at: str) -> Target:
+        """Start a server at 127.0.0.1, and at other addresses with the same port."""
         target = Target("")
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -91,7 +92,10 @@ class Servers:
         self._stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        target.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+        port = runner.addresses[0][1]
+        for address in also_at:
+            await web.TCPSite(runner, address, port).start()
+        target.url = f"http://127.0.0.1:{port}/"
         return target
 
     async def raw(self, handler: RawHandler) -> str:

@@ -19,7 +19,7 @@ async def hit(request: web.Request) -> web.StreamResponse:
 
 @pytest.fixture
 async def canary(servers: Servers) -> Target:
-    return await servers.http(hit)
+    return await servers.http(hit, "127.0.0.2", "127.1.1.1", "::1")
 
 
 def is_blocked(result: CallResult) -> bool:
@@ -29,6 +29,13 @@ def is_blocked(result: CallResult) -> bool:
 @pytest.mark.parametrize(
     "host",
     [
+        "127.0.0.2", "127.1.1.1", "127.255.255.254", "127.00.00.01", "127.0.0.0x1", "00000177.0.0.1", "0X7F.0X0.0X0.1",
+        "0x7F000002", "2130706434", "017700000002", "0x7f.0x1.0x0101", "127.65793", "①27.0.0.1", "127．0．0．2",
+        "[::0001]", "[0000:0000:0000:0000:0000:0000:0000:0001]", "[::ffff:7f00:2]", "[::ffff:127.1.1.1]",
+        "[::ffff:0:127.0.0.1]", "[64:ff9b:1::7f00:1]", "[2001:0:4136:e378:8000:63bf:80ff:fffe]", "[::1%25lo]",
+        "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.170.2", "100.100.100.200", "192.0.0.192",
+        "[64:ff9b::a9fe:a9fe]", "[::ffff:169.254.169.254]", "[fd00:ec2::254]", "[fc00::1]", "[ff02::1]",
+        "[2001:db8::1]", "198.18.0.1", "192.0.2.1", "240.0.0.1", "255.255.255.255", "localhost.localdomain",
         "127.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "0x7f.0x0.0x0.0x1",
         "017700000001", "127.0.0.1.", "0.0.0.0", "0", "localhost", "LOCALHOST", "localhost.", "localhost..",
         "[::1]", "[::]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]",
@@ -108,6 +115,39 @@ def redirecting(location: str, status: int = 307) -> Handler:
         return web.Response(status=status, headers={"Location": location})
 
     return redirect
+
+
+async def test_what_another_look_up_would_say_does_not_matter(canary: Target, servers: Servers) -> None:
+    """A name that is public when it is asked about first and inside from then on; by itself and behind a redirect."""
+    port = URL(canary.url).port
+    asked = 0
+
+    async def rebinding(host: str, port: int) -> list[str]:
+        nonlocal asked
+        if host == "begin.example":
+            return ["127.0.0.1"]
+        asked += 1
+        return ["192.0.2.1"] if asked == 1 else ["127.0.0.1", "::1"]
+
+    begin = await servers.http(redirecting(f"http://rebind.example:{port}/", 308))
+    async with open_caller(f"begin.example:{URL(begin.url).port}", lookup=rebinding) as caller:
+        urls = [f"http://rebind.example:{port}/", f"http://begin.example:{URL(begin.url).port}/"] * 2
+        results = [await caller.call(make_grant(url, connect=0.5), CallProgress()) for url in urls]
+    assert canary.requests == []
+    assert {result.error_reason for result in results} == {"BLOCKED_ADDRESS"}
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://169.254.169.254/latest/meta-data/", "http://[::1]:{port}/", "http://127.0.0.2:{port}/", "//127.1:{port}/",
+     "http://localhost:{port}/", "http://2130706433:{port}/", "http://[::ffff:127.0.0.1]:{port}/", "http://0:{port}/"],
+)  # fmt: skip
+async def test_no_spelling_in_a_redirect_is_dialled(servers: Servers, canary: Target, location: str) -> None:
+    target = await servers.http(redirecting(location.replace("{port}", str(URL(canary.url).port))))
+    async with open_caller(f"127.0.0.1:{URL(target.url).port}") as caller:
+        result = await caller.call(make_grant(target.url, connect=0.5), CallProgress())
+    assert canary.requests == []
+    assert is_blocked(result), result
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

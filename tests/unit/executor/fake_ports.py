@@ -286,8 +286,10 @@ class RecordingObserver:
         self.hits = 0
         self.circuits: list[CircuitState] = []
         self.shared: list[bool] = []
+        self.leases_lost = 0
+        self.hosts: tuple[dict[CircuitState, int], int] = ({}, 0)
 
-    def started(self, lag_seconds: float) -> None:
+    def started(self, lag_seconds: float, *, limited: bool) -> None:
         self.lags.append(lag_seconds)
 
     def concluded(self, report: Report) -> None:
@@ -307,6 +309,12 @@ class RecordingObserver:
 
     def limits_shared(self, *, shared: bool) -> None:
         self.shared.append(shared)
+
+    def lease_lost(self) -> None:
+        self.leases_lost += 1
+
+    def hosts_seen(self, circuits: Mapping[CircuitState, int], closed: int) -> None:
+        self.hosts = (dict(circuits), closed)
 
 
 def due_in(seconds: float) -> datetime:

@@ -69,3 +69,9 @@ def test_polling_goes_on_while_another_shard_is_silent(delivery: DeliveryMode) -
     polling(delivery)
     assert delivery.read_succeeded(0, 2.0) is None
     assert delivery.mode is Mode.POLLING
+
+
+def test_recovery_does_not_wait_for_reads_that_have_just_begun(delivery: DeliveryMode) -> None:
+    polling(delivery)
+    delivery.read_started(1, 2.0)
+    assert delivery.read_succeeded(0, 2.5) == ModeChange(Mode.POLLING, Mode.RECOVERING)

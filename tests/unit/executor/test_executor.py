@@ -238,7 +238,7 @@ async def test_a_lost_lease_ends_in_silence_and_a_cancelled_one_in_a_report(
     assert len(bench.target.started) == (1 if due == 0.0 else 0)
 
 
-async def test_an_attempt_whose_lease_ran_out_before_its_post_is_never_sent(start: Start) -> None:
+async def test_an_attempt_whose_lease_ran_out_before_its_post_is_handed_back_unsent(start: Start) -> None:
     bench = start()
     bench.deliver("e1", due=100)
     await bench.pass_time(1)
@@ -247,7 +247,7 @@ async def test_an_attempt_whose_lease_ran_out_before_its_post_is_never_sent(star
     assert bench.target.started == []
     bench.service.available = True
     await bench.pass_time(5)
-    assert (bench.results(), bench.acknowledged()) == ({}, {"e1"})
+    assert (bench.results(), bench.acknowledged()) == ({"e1": Result.RELEASED}, {"e1"})
 
 
 async def test_a_deferred_attempt_goes_back_unsent(start: Start) -> None:

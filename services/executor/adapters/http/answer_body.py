@@ -7,6 +7,7 @@ stops at the cap and closes the connection, so that an endless answer ends there
 from __future__ import annotations
 
 import hashlib
+import io
 import tempfile
 from dataclasses import dataclass
 from typing import IO
@@ -28,7 +29,7 @@ class Body:
 
     spool: IO[bytes]
     size: int
-    """Bytes in the spool."""
+    """Bytes in the spool, which is a file from `IN_MEMORY_BYTES` on."""
     total: int
     """Bytes that the target sent or announced; -1 when not known."""
     truncated: bool
@@ -71,7 +72,7 @@ async def read_body(response: ClientResponse, policy: ResponsePolicy, mask: Secr
     """
     keep = policy.max_size_bytes if policy.store_full_response or policy.checks else SHORT_BYTES
     stream = mask.stream()
-    body = Body(tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES), 0, 0, truncated=False)  # noqa: SIM115 - its owner closes it
+    body = Body(io.BytesIO(), 0, 0, truncated=False)
     try:
         while piece := await response.content.readany():
             room = policy.max_size_bytes - body.total
@@ -96,5 +97,12 @@ async def read_body(response: ClientResponse, policy: ResponsePolicy, mask: Secr
 
 def _append(body: Body, data: bytes, keep: int) -> None:
     kept = data[: max(keep - body.size, 0)]
+    if not kept:
+        return
+    if body.in_memory and body.size + len(kept) > IN_MEMORY_BYTES:
+        # Not SpooledTemporaryFile: it would cost each short answer a handful of calls.
+        begun = body.read()
+        body.spool = tempfile.TemporaryFile()  # noqa: SIM115 - its owner closes it
+        body.spool.write(begun)
     body.spool.write(kept)
     body.size += len(kept)

@@ -1,21 +1,19 @@
--- Asks a gate to let one attempt start. The same rules as domain/target_gate.py, request_log.py and circuit.py, where
--- they are explained; tests/contract/test_target_gates.py holds the two against each other.
+-- Asks a gate to let attempts start, one after the other. The same rules as domain/target_gate.py, request_log.py and
+-- circuit.py, where they are explained; tests/contract/test_target_gates.py holds the two against each other.
 --
--- KEYS  state, places, host starts, host line, job starts, job line: one slot of a Cluster, by their hash tag
--- ARGV  see `_admit_arguments` in gates.py; instants and spans are whole microseconds
--- Returns {verdict, number, number or reason, circuit, circuit until, closed until, hits}
+-- KEYS  state, places, host starts, host line, and of each attempt job starts and job line: one slot of a Cluster, by
+--       their hash tag
+-- ARGV  the attempts and the rules as JSON, see `_asked` and `_admit_rules` in gates.py; instants and spans are whole
+--       microseconds
+-- Returns for each attempt {verdict, number, number or reason, circuit, circuit until, closed until, hits}
 
 local SECOND = 1000000
 local STATE, PLACES = KEYS[1], KEYS[2]
-local HOST, JOB = {starts = KEYS[3], line = KEYS[4]}, {starts = KEYS[5], line = KEYS[6]}
-local id, member = ARGV[1], ARGV[2]
-local at, now = tonumber(ARGV[3]), tonumber(ARGV[4])
-local job_limit, host_limit, places = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local lease_until, turn, spread = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local window, tolerance = tonumber(ARGV[11]), tonumber(ARGV[12])
-local hold, exact_later, recheck = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
-local least_turn, most_turn, most_spread = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
-local at_any_time, kept_millis = tonumber(ARGV[19]), ARGV[20]
+local HOST, JOB = {starts = KEYS[3], line = KEYS[4]}, {}
+local asked = cjson.decode(ARGV[1])
+local window, tolerance, hold, exact_later, recheck, least_turn, most_turn, most_spread, at_any_time, kept_millis =
+  unpack(cjson.decode(ARGV[2]))
+local id, member, at, now, job_limit, host_limit, places, lease_until, turn, spread
 
 -- Plain tostring would round to 14 digits.
 local function text(number)
@@ -87,7 +85,8 @@ local function end_of_line(log, from, limit)
 end
 
 local function plan(log, from, limit)
-  if limit == 0 then
+  -- Most attempts are the only one of their job in its window.
+  if limit == 0 or redis.call('EXISTS', log.starts, log.line) == 0 then
     return from, true
   end
   redis.call('ZREMRANGEBYSCORE', log.starts, '-inf', text(now - 2 * window))
@@ -127,59 +126,70 @@ local function start(log, limit, slot)
   return slot + tolerance
 end
 
-if circuit == 'OPEN' then
-  if now < open_until then
-    return reply('DEFERRED', spread_after(open_until), 'CIRCUIT_OPEN')
-  end
-  circuit, probe = 'HALF_OPEN', ''
-  remember('circuit', circuit, 'probe', probe)
-end
-if circuit == 'HALF_OPEN' and probe ~= '' and now < probe_until then
-  return reply('DEFERRED', spread_after(now + recheck), 'CIRCUIT_OPEN')
-end
-if now < closed_until then
-  return reply('DEFERRED', spread_after(closed_until), 'TARGET_RATE_LIMIT')
-end
-
-local job_slot, job_admits = plan(JOB, at, job_limit)
-if not job_admits then
-  return book(JOB, HOST, job_slot, 'JOB_RATE_LIMIT')
-end
-local host_slot, host_admits = plan(HOST, math.max(at, job_slot), host_limit)
-if not host_admits then
-  return book(HOST, JOB, host_slot, 'TARGET_RATE_LIMIT')
-end
-local slot = math.max(job_slot, host_slot)
-if job_limit > 0 and slot > job_slot + tolerance then
-  if not fits(JOB, slot, job_limit) then
-    return book(JOB, HOST, end_of_line(JOB, slot, job_limit), 'JOB_RATE_LIMIT')
-  end
-  job_slot = slot
-end
-if host_limit > 0 and slot > host_slot + tolerance then
-  if not fits(HOST, slot, host_limit) then
-    return book(HOST, JOB, end_of_line(HOST, slot, host_limit), 'TARGET_RATE_LIMIT')
-  end
-  host_slot = slot
-end
-
-if places > 0 then
-  redis.call('ZREMRANGEBYSCORE', PLACES, '-inf', text(now))
-  if redis.call('ZCARD', PLACES) >= places then
-    if turn == 0 then
-      return reply('BUSY', 0, '')
+local function admit()
+  if circuit == 'OPEN' then
+    if now < open_until then
+      return reply('DEFERRED', spread_after(open_until), 'CIRCUIT_OPEN')
     end
-    last_turn = math.min(math.max(last_turn, now) + turn, now + most_turn)
-    remember('turn', text(last_turn))
-    local til = math.max(last_turn, now + least_turn) + math.floor(spread * math.floor(least_turn / 2) / SECOND)
-    return reply('DEFERRED', til, 'TARGET_CONCURRENCY')
+    circuit, probe = 'HALF_OPEN', ''
+    remember('circuit', circuit, 'probe', probe)
   end
+  if circuit == 'HALF_OPEN' and probe ~= '' and now < probe_until then
+    return reply('DEFERRED', spread_after(now + recheck), 'CIRCUIT_OPEN')
+  end
+  if now < closed_until then
+    return reply('DEFERRED', spread_after(closed_until), 'TARGET_RATE_LIMIT')
+  end
+
+  local job_slot, job_admits = plan(JOB, at, job_limit)
+  if not job_admits then
+    return book(JOB, HOST, job_slot, 'JOB_RATE_LIMIT')
+  end
+  local host_slot, host_admits = plan(HOST, math.max(at, job_slot), host_limit)
+  if not host_admits then
+    return book(HOST, JOB, host_slot, 'TARGET_RATE_LIMIT')
+  end
+  local slot = math.max(job_slot, host_slot)
+  if job_limit > 0 and slot > job_slot + tolerance then
+    if not fits(JOB, slot, job_limit) then
+      return book(JOB, HOST, end_of_line(JOB, slot, job_limit), 'JOB_RATE_LIMIT')
+    end
+    job_slot = slot
+  end
+  if host_limit > 0 and slot > host_slot + tolerance then
+    if not fits(HOST, slot, host_limit) then
+      return book(HOST, JOB, end_of_line(HOST, slot, host_limit), 'TARGET_RATE_LIMIT')
+    end
+    host_slot = slot
+  end
+
+  if places > 0 then
+    redis.call('ZREMRANGEBYSCORE', PLACES, '-inf', text(now))
+    if redis.call('ZCARD', PLACES) >= places then
+      if turn == 0 then
+        return reply('BUSY', 0, '')
+      end
+      last_turn = math.min(math.max(last_turn, now) + turn, now + most_turn)
+      remember('turn', text(last_turn))
+      local til = math.max(last_turn, now + least_turn) + math.floor(spread * math.floor(least_turn / 2) / SECOND)
+      return reply('DEFERRED', til, 'TARGET_CONCURRENCY')
+    end
+  end
+
+  local start_by = math.min(start(JOB, job_limit, job_slot), start(HOST, host_limit, host_slot))
+  redis.call('ZADD', PLACES, text(lease_until), member)
+  expire_after(PLACES, lease_until - now)
+  if circuit == 'HALF_OPEN' then
+    probe, probe_until = member, lease_until
+    remember('probe', probe, 'probe_until', text(probe_until))
+  end
+  return reply('ADMITTED', slot, text(start_by))
 end
 
-local start_by = math.min(start(JOB, job_limit, job_slot), start(HOST, host_limit, host_slot))
-redis.call('ZADD', PLACES, text(lease_until), member)
-expire_after(PLACES, lease_until - now)
-if circuit == 'HALF_OPEN' then
-  remember('probe', member, 'probe_until', text(lease_until))
+local answers = {}
+for i, ask in ipairs(asked) do
+  id, member, at, now, job_limit, host_limit, places, lease_until, turn, spread = unpack(ask)
+  JOB.starts, JOB.line = KEYS[3 + 2 * i], KEYS[4 + 2 * i]
+  answers[i] = admit()
 end
-return reply('ADMITTED', slot, text(start_by))
+return answers

@@ -41,7 +41,7 @@ class Call:
 
     script: Script
     keys: Sequence[str]
-    arguments: Sequence[str | int]
+    arguments: Sequence[str | int | bytes]
 
 
 class ScriptRunner:
