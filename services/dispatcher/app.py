@@ -16,19 +16,21 @@ from libs.common.clock import Clock, SystemClock
 from libs.common.ids import process_id
 from libs.common.lifecycle import run
 from libs.common.logs import configure_logging, get_logger
-from libs.common.metrics import Metrics
 from libs.common.rpc.health import LIVENESS, READINESS, HealthReporter
 from libs.common.rpc.reloading_channel import open_internal_channel
 from libs.common.rpc.server import RpcServer
-from libs.common.settings import load_settings
+from libs.common.settings import start_settings
 from libs.common.streams.connection import open_redis
-from libs.common.streams.due_stream import DueStream
+from libs.common.streams.eviction_check import CHECK_INTERVAL_SECONDS, EvictionCheck
+from libs.common.streams.redis_metrics import MeasuredDueStream
 from libs.common.supervised_loop import Backoff, Heartbeat, run_forever
 from libs.common.tracing import configure_tracing
+from services.dispatcher.adapters.dispatch_metrics import DispatchMetrics
 from services.dispatcher.adapters.scheduler_client import SchedulerClient
 from services.dispatcher.adapters.stream_sink import StreamSink
 from services.dispatcher.domain.backpressure import Bounds
 from services.dispatcher.settings import DispatcherSettings
+from services.dispatcher.signals import LOOK_SECONDS, Signals
 from services.dispatcher.usecases.acquire import Acquire
 from services.dispatcher.usecases.backlog import Backlog
 from services.dispatcher.usecases.deliver import Deliver
@@ -45,7 +47,7 @@ log = get_logger(__name__)
 
 def main() -> None:
     """Run the dispatcher until it is told to stop."""
-    settings = load_settings(DispatcherSettings)
+    settings = start_settings(DispatcherSettings, "services.dispatcher")
     configure_logging(settings.log_level, settings.log_format, SERVICE)
     stop_tracing = configure_tracing(SERVICE)
     try:
@@ -56,22 +58,29 @@ def main() -> None:
 
 async def serve(settings: DispatcherSettings, stopping: asyncio.Event) -> None:
     """Connect the edges, run the duties, and close the edges in reverse order."""
-    clock = SystemClock()
+    clock, signals = SystemClock(), Signals()
     dispatcher_id = process_id(SERVICE)
     async with AsyncExitStack() as edges:
         channel = open_internal_channel(settings.scheduler_internal_address, settings.internal_tls)
         edges.push_async_callback(channel.close)
-        stream = DueStream(
+        stream = MeasuredDueStream(
             open_redis(settings.redis_url.get_secret_value()),
+            signals.redis,
             key_prefix=settings.redis_key_prefix,
             shards=settings.stream_shards,
         )
         edges.push_async_callback(stream.close)
-        duties = Duties.over(SchedulerClient(channel, dispatcher_id), StreamSink(stream), clock, settings)
+        eviction = EvictionCheck(stream.eviction_policies)
+        scheduler: Scheduler = SchedulerClient(channel, dispatcher_id)
+        sink: Stream = StreamSink(stream)
+        if signals.traces is not None:
+            scheduler, sink = signals.traces.scheduler(scheduler), signals.traces.stream(sink)
+        duties = Duties.over(scheduler, sink, clock, settings)
+        duties.show(signals.dispatch)
         health = HealthReporter()
         duties.add_checks(health)
-        if endpoint := Metrics().serve(settings.metrics_address):
-            edges.callback(endpoint.close)
+        health.add_check("redis_memory", READINESS, eviction.check)
+        endpoint = signals.serve(settings.metrics_address, edges)
         server = RpcServer(settings.dispatcher_health_address, health=health, reflection_services=())
         await server.start()
         edges.push_async_callback(server.stop, _STOP_GRACE_SECONDS)
@@ -81,7 +90,26 @@ async def serve(settings: DispatcherSettings, stopping: asyncio.Event) -> None:
             health_port=server.port,
             metrics_port=endpoint.port if endpoint else None,
         )
-        await duties.run(stopping, health)
+        async with asyncio.TaskGroup() as watching:
+            watching.create_task(
+                run_forever(
+                    "redis_memory",
+                    eviction.run_once,
+                    interval=CHECK_INTERVAL_SECONDS,
+                    stopping=stopping,
+                    clock=clock,
+                )
+            )
+            watching.create_task(
+                run_forever(
+                    "stream_levels",
+                    lambda: signals.dispatch.look(stream),
+                    interval=LOOK_SECONDS,
+                    stopping=stopping,
+                    clock=clock,
+                )
+            )
+            await duties.run(stopping, health)
     log.info("dispatcher.stopped", dropped=duties.deliver.dropped)
 
 
@@ -133,6 +161,15 @@ class Duties:
             acquire,
             deliver,
             {name: Heartbeat(clock) for name in names},
+        )
+
+    def show(self, metrics: DispatchMetrics) -> None:
+        """Have the metrics show what the duties hold."""
+        metrics.show(
+            partitions=lambda: len(self.partitions.held()),
+            entries=lambda: self.acquire.held_count,
+            dropped=lambda: self.deliver.dropped,
+            clock_offset=lambda: self.partitions.measured_offset().total_seconds(),
         )
 
     def add_checks(self, health: HealthReporter) -> None:

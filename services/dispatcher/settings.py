@@ -7,13 +7,14 @@ from typing import Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from libs.common.rpc.tls import InternalTlsSettings
+from libs.common.settings import Address, PeerAddress
 from libs.common.streams.urls import parse_redis_url
 
 
 class DispatcherSettings(InternalTlsSettings):
     """What the dispatcher can be told."""
 
-    scheduler_internal_address: str = Field(
+    scheduler_internal_address: PeerAddress = Field(
         default="127.0.0.1:7401", description="The scheduler's internal port, host:port. Default 127.0.0.1:7401."
     )
     redis_url: SecretStr = Field(
@@ -26,7 +27,7 @@ class DispatcherSettings(InternalTlsSettings):
     stream_shards: int = Field(
         default=1, ge=1, le=256, description="Shards of the due stream, the same in every service, 1-256. Default 1."
     )
-    dispatcher_health_address: str = Field(
+    dispatcher_health_address: Address = Field(
         default="127.0.0.1:7402", description="Where health is served, host:port. Default 127.0.0.1:7402."
     )
     horizon_seconds: float = Field(

@@ -1,7 +1,8 @@
 """How much may be taken in, and how much may go out, so that every buffer stays bounded (promise P10).
 
-The stream is a short buffer in front of the executors. When it is full, entries stay held here; when those are many
-too, the dispatcher stops acquiring and the work stays in MongoDB, where it is safe and where orgs take turns.
+The stream is a short buffer in front of the executors. When it is full, entries stay held here; when those are a batch
+too, the dispatcher stops acquiring and the work stays in MongoDB, where it is safe. It does not stop before, because
+orgs take turns in what is held: one that has little must not wait behind the backlog of one that fills the stream.
 
 While Redis is away the backlog is unknown. Acquiring goes on then, because it is what materializes executions: the poll
 path, which delivers meanwhile, finds only those.
@@ -26,9 +27,8 @@ class Bounds:
 
         A quarter of a batch must be free, or a nearly full buffer would be topped up by one execution per call.
         """
-        if backlog is not None and backlog >= self.max_stream_backlog:
-            return 0
-        room = self.max_held - held
+        full = backlog is not None and backlog >= self.max_stream_backlog
+        room = (min(self.acquire_batch, self.max_held) if full else self.max_held) - held
         worthwhile = max(1, min(self.acquire_batch, self.max_held) // 4)
         return min(room, self.acquire_batch) if room >= worthwhile else 0
 

@@ -66,6 +66,11 @@ class Acquire:
             await self._clock.sleep(_IDLE_SECONDS)
         return len(acquired.entries)
 
+    @property
+    def held_count(self) -> int:
+        """How many acquired entries are not delivered yet."""
+        return len(self._held)
+
     def check(self) -> str | None:
         """Return why the dispatcher counts as cut off from the scheduler, or None. Waiting for room is progress."""
         if self._progress is None:

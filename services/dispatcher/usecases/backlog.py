@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from services.dispatcher.usecases.ports import Stream
 
+LOOKS_WHILE_EMPTY = 10
+"""Of an empty stream to which nothing was added, one look in so many is taken."""
+
 
 class Backlog:
     """The stream's backlog as it was last seen, plus what was delivered since."""
@@ -11,6 +14,7 @@ class Backlog:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._entries: int | None = None
+        self._spared = 0
 
     @property
     def entries(self) -> int | None:
@@ -18,7 +22,11 @@ class Backlog:
         return self._entries
 
     async def look(self) -> None:
-        """Ask the stream."""
+        """Ask the stream, unless it was empty and must still be: what other dispatchers add may show a second late."""
+        if self._entries == 0 and self._spared < LOOKS_WHILE_EMPTY - 1:
+            self._spared += 1
+            return
+        self._spared = 0
         try:
             self._entries = await self._stream.backlog()
         except Exception:

@@ -50,6 +50,10 @@ class Partitions:
         """Return what to add to our clock to get the scheduler's."""
         return self._offset.offset()
 
+    def measured_offset(self) -> timedelta:
+        """Return the same as it was measured, noise included, for people to see."""
+        return self._offset.raw_offset()
+
     async def release(self) -> None:
         """Give everything back. If that fails, the others wait for the lease to end."""
         self._partitions, self._expires = (), None

@@ -16,7 +16,10 @@ BOUNDS = Bounds(max_held=1_000, max_stream_backlog=200, acquire_batch=400, deliv
         (901, 0, 0),  # less than a quarter of a batch is free
         (1_000, 0, 0),
         (0, 199, 400),
-        (0, 200, 0),
+        (0, 200, 400),  # the stream is full: one batch is held, so that orgs can take turns
+        (300, 200, 100),
+        (301, 200, 0),
+        (900, 200, 0),
         (0, None, 400),  # Redis is away: acquiring goes on, for it materializes what the poll path runs
         (1_000, None, 0),
     ],

@@ -106,7 +106,8 @@ async def test_due_time_is_told_by_the_schedulers_clock(
 async def test_full_stream_holds_delivery_and_then_intake(
     start: Start, scheduler: FakeScheduler, stream: FakeStream, clock: FakeClock
 ) -> None:
-    scheduler.give(*(entry(f"e{n}") for n in range(8)), more=True)
+    # Five on the stream and a batch of eight held: then the intake stops as well.
+    scheduler.give(*(entry(f"e{n}") for n in range(13)), more=True)
     start(max_stream_backlog=5, max_held=10, acquire_batch=8)
     await clock.advance(1)
     assert len(stream.delivered) == 5
@@ -115,8 +116,22 @@ async def test_full_stream_holds_delivery_and_then_intake(
     assert (len(stream.delivered), len(scheduler.calls)) == (5, calls)
     stream.taken = 5
     await clock.advance(0.5)
-    assert len(stream.delivered) == 8
+    assert len(stream.delivered) == 10
     assert len(scheduler.calls) > calls
+
+
+async def test_an_org_with_little_gets_past_a_backlog_that_fills_the_stream(
+    start: Start, scheduler: FakeScheduler, stream: FakeStream, clock: FakeClock
+) -> None:
+    scheduler.give(*(entry(f"e{n}") for n in range(9)), more=True)
+    start(max_stream_backlog=5, max_held=20, acquire_batch=8)
+    await clock.advance(1)
+    assert len(stream.delivered) == 5
+    scheduler.give(entry("small", org="small"))
+    await clock.advance(0.5)
+    stream.taken = 1
+    await clock.advance(0.5)
+    assert stream.delivered[5:] == ["small"]
 
 
 async def test_nothing_is_dropped_while_the_stream_is_merely_full(
