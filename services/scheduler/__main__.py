@@ -7,7 +7,8 @@ import gc
 
 from libs.common.lifecycle import run as run_process
 from libs.common.logs import configure_logging
-from libs.common.settings import load_settings
+from libs.common.settings import start_settings
+from libs.common.tracing import configure_tracing
 from services.scheduler.app import run
 from services.scheduler.settings import SchedulerSettings
 
@@ -18,12 +19,16 @@ Python's own 700, a third of its time went into looking for some."""
 
 def main() -> None:
     """Serve until SIGTERM."""
-    settings = load_settings(SchedulerSettings)
+    settings = start_settings(SchedulerSettings, "services.scheduler")
     configure_logging(settings.log_level, settings.log_format, "scheduler")
     # What was imported stays for good and need not be looked at again.
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
-    run_process(functools.partial(run, settings), drain_seconds=settings.drain_seconds)
+    stop_tracing = configure_tracing("scheduler")
+    try:
+        run_process(functools.partial(run, settings), drain_seconds=settings.drain_seconds)
+    finally:
+        stop_tracing()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from libs.common.rpc.tls import CertificateFiles, InternalTlsSettings
+from libs.common.settings import Address, OptionalAddress
 
 MIN_SHARED_SECRET = 32
 """Characters; RFC 7518 asks for as many bits as the hash has."""
@@ -24,14 +25,14 @@ Names = Annotated[tuple[str, ...], NoDecode]
 class AccessSettings(InternalTlsSettings):
     """Addresses, identities, certificates and limits of the scheduler's two ports."""
 
-    scheduler_public_address: str = Field(
+    scheduler_public_address: Address = Field(
         default="127.0.0.1:7400", description="Where the public API listens, host:port. Default 127.0.0.1:7400."
     )
-    scheduler_internal_address: str = Field(
+    scheduler_internal_address: Address = Field(
         default="127.0.0.1:7401",
         description="Where dispatchers and executors reach the internal API, host:port. Default 127.0.0.1:7401.",
     )
-    scheduler_health_address: str = Field(
+    scheduler_health_address: OptionalAddress = Field(
         default="",
         description="Where grpc.health.v1 is also served, always in plaintext and from the first second on, for probes "
         "that speak no TLS, host:port. Default none: on the public port only.",

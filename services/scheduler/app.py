@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -18,12 +19,14 @@ from libs.common.rpc.interceptors import ErrorInterceptor
 from libs.common.rpc.server import RpcServer
 from libs.common.supervised_loop import Heartbeat, pause, run_forever
 from services.scheduler.access import Access
+from services.scheduler.adapters.blobs.gridfs_blobs import GridFsBlobs
+from services.scheduler.adapters.blobs.object_blobs import ObjectBlobs, open_object_store
 from services.scheduler.adapters.due_nudge import InProcessNudge
 from services.scheduler.adapters.mongo.api_key_store import MongoApiKeyStore
+from services.scheduler.adapters.mongo.blob_records import MongoBlobRecords
 from services.scheduler.adapters.mongo.clock_check import DatabaseCheck
 from services.scheduler.adapters.mongo.connection import open_client, redact_uri, translate_error
-from services.scheduler.adapters.mongo.execution_store import MongoExecutionStore
-from services.scheduler.adapters.mongo.job_store import MongoJobStore
+from services.scheduler.adapters.mongo.counted_stores import CountedExecutionStore, CountedJobStore
 from services.scheduler.adapters.mongo.migrations import bind_documents, migrate
 from services.scheduler.adapters.mongo.partition_store import MongoPartitionStore
 from services.scheduler.adapters.mongo.target_host_store import MongoTargetHostStore
@@ -35,12 +38,16 @@ from services.scheduler.domain.target_host import HostLimits
 from services.scheduler.job_api import Foundation, JobApi
 from services.scheduler.safeguards import SAFEGUARD_SERVICES, ConnectedSafeguards, Safeguards
 from services.scheduler.settings import SchedulerSettings
+from services.scheduler.signals import Signals
 from services.scheduler.usecases.acquire_due import AcquireDue
+from services.scheduler.usecases.answer_blobs import StoreAnswer, SweepBlobs
 from services.scheduler.usecases.api_keys import CreateApiKey
 from services.scheduler.usecases.begin_attempts import BeginAttempts
+from services.scheduler.usecases.callbacks import WriteCallbacks
 from services.scheduler.usecases.extend_leases import ExtendLeases
 from services.scheduler.usecases.grant_details import DescribeGrants
 from services.scheduler.usecases.lease_partitions import LeasePartitions
+from services.scheduler.usecases.ports import BlobStore
 from services.scheduler.usecases.report_attempts import ReportAttempts
 from services.scheduler.usecases.settle import SettleFinished, SweepUnsettled
 from services.scheduler.usecases.target_hosts import ManageTargetHosts
@@ -58,29 +65,40 @@ INTERNAL_SERVICES = ("punctual.internal.v1.DispatchService", "punctual.internal.
 INTERNAL_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """A batch of a thousand grants or reports with their inline answers."""
 DATABASE_CHECK_SECONDS = 2.0
+WATCHDOG_SECONDS = 5.0
+"""How often a replica looks for what is overdue."""
 STOP_GRACE_SECONDS = 5.0
 
 
 async def run(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     """Serve until `stopping`; then refuse new calls, finish those in progress, and return."""
     clock = SystemClock()
-    client = open_client(settings.mongodb_uri.get_secret_value())
+    signals = Signals()
+    client = open_client(settings.mongodb_uri.get_secret_value(), listener=signals.database)
     database = client[settings.mongodb_database]
     log.info("database.opened", uri=redact_uri(settings.mongodb_uri.get_secret_value()), name=database.name)
-    scheduler = Scheduler(settings, clock)
+    scheduler = Scheduler(settings, clock, signals)
     scheduler.access.announce()
     scheduler.safeguards.announce()
     check = DatabaseCheck(database, clock)
     serving = asyncio.Event()
-    health = _health(check, clock, serving)
+    pulse = Heartbeat(clock)
+    health = _health(check, pulse, serving)
     probes = _probe_server(settings, health)
+    edges = ExitStack()
     try:
+        metrics = signals.serve(settings.metrics_address, check, edges)
         # First, so that a replica that waits for its database is alive but not ready, and is not restarted for it.
         await probes.start()
         async with asyncio.TaskGroup() as duties:
             duties.create_task(
                 run_forever(
-                    "database_check", check.run_once, interval=DATABASE_CHECK_SECONDS, stopping=stopping, clock=clock
+                    "database_check",
+                    check.run_once,
+                    interval=DATABASE_CHECK_SECONDS,
+                    stopping=stopping,
+                    clock=clock,
+                    heartbeat=pulse,
                 )
             )
             if not await _prepared(database, scheduler.safeguards, stopping, clock):
@@ -90,10 +108,29 @@ async def run(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
             await public.start()
             await internal.start()
             serving.set()
-            log.info("scheduler.serving", public_port=public.port, internal_port=internal.port)
+            log.info(
+                "scheduler.serving",
+                public_port=public.port,
+                internal_port=internal.port,
+                metrics_port=metrics.port if metrics else None,
+            )
+            duties.create_task(
+                run_forever(
+                    "watchdog", scheduler.watchdog.run_once, interval=WATCHDOG_SECONDS, stopping=stopping, clock=clock
+                )
+            )
             duties.create_task(
                 run_forever(
                     "sweep", scheduler.sweep.run_once, interval=settings.sweep_seconds, stopping=stopping, clock=clock
+                )
+            )
+            duties.create_task(
+                run_forever(
+                    "blob_sweep",
+                    scheduler.blob_sweep.run_once,
+                    interval=settings.sweep_seconds,
+                    stopping=stopping,
+                    clock=clock,
                 )
             )
             for name, duty in safeguards.duties.items():
@@ -116,37 +153,57 @@ async def run(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
         await probes.stop(0)
         await scheduler.job_api.close()
         await client.close()
+        edges.close()
 
 
 class Scheduler:
     """The use cases over their stores, and the servers in front of them."""
 
-    def __init__(self, settings: SchedulerSettings, clock: Clock) -> None:
+    def __init__(self, settings: SchedulerSettings, clock: Clock, signals: Signals | None = None) -> None:
         self._settings = settings
         self._clock = clock
+        self._signals = signals or Signals()
         self._nudge = InProcessNudge()
         self._retention = timedelta(days=settings.retention_days)
         self.safeguards = Safeguards(settings, clock, self._retention)
-        self._jobs = MongoJobStore(self.safeguards.headers, self.safeguards.outbox)
-        self._executions = MongoExecutionStore(self._retention, self.safeguards.outbox)
+        counts = self._signals.executions
+        self._jobs = CountedJobStore(self.safeguards.headers, self.safeguards.outbox, counts)
+        self._executions = CountedExecutionStore(self._retention, self.safeguards.outbox, counts)
         self._api_keys = MongoApiKeyStore(self.safeguards.outbox)
         self._target_hosts = MongoTargetHostStore(self.safeguards.outbox, clock)
         self.access = Access(settings, self._api_keys, clock)
-        self._settle = SettleFinished(self._jobs, self._executions, self._nudge, clock)
+        callbacks = WriteCallbacks(self._jobs, self._executions, self.safeguards.orgs, self._nudge, clock)
+        self._settle = SettleFinished(self._jobs, self._executions, self._nudge, clock, callbacks)
         self.sweep = SweepUnsettled(self._jobs, self._executions, self._settle, clock)
+        self._blobs = _open_blobs(settings)
+        self._blob_records = MongoBlobRecords()
+        self.blob_sweep = SweepBlobs(self._executions, self._blobs, self._blob_records, clock)
+        self._acquire = AcquireDue(
+            self._jobs,
+            self._executions,
+            self._nudge,
+            self._clock,
+            self._retention,
+            settings.max_catch_up_per_second,
+            self._signals.ticks,
+        )
+        self.watchdog = self._signals.watchdog(self._acquire, clock)
         self.job_api = JobApi(
-            Foundation(settings, self._jobs, self._executions, self._settle, self.safeguards, self._nudge, clock)
+            Foundation(
+                settings, self._jobs, self._executions, self._blobs, self._settle, self.safeguards, self._nudge, clock
+            )
         )
 
     def servers(
         self, health: HealthReporter, safeguards: ConnectedSafeguards, stopping: asyncio.Event
     ) -> tuple[RpcServer, RpcServer]:
         """Return the public and the internal server, not yet started; streams end when `stopping` is set."""
-        errors = ErrorInterceptor(translate=translate_error)
+        errors = ErrorInterceptor(translate=translate_error, observe=self._signals.calls.observe)
         public = RpcServer(
             self._settings.scheduler_public_address,
             health=health,
             interceptors=[
+                self._signals.calls_traced,
                 errors,
                 *safeguards.layers(self.access.public_interceptors(), self.access.established),
             ],
@@ -184,7 +241,7 @@ class Scheduler:
 
     def _dispatch_service(self) -> DispatchService:
         return DispatchService(
-            AcquireDue(self._jobs, self._executions, self._nudge, self._clock, self._retention),
+            self._acquire,
             LeasePartitions(MongoPartitionStore(), self._clock),
             self._clock,
         )
@@ -207,9 +264,17 @@ class Scheduler:
                 self.safeguards.signing_secrets, self._target_hosts, self._default_limits(), self._executions
             ),
             self._target_hosts,
+            store_answer=StoreAnswer(
+                self._executions, self._blobs, self._blob_records, self.safeguards.usage, self._clock
+            ),
             clock=self._clock,
             lease=lease,
         )
+
+
+def _open_blobs(settings: SchedulerSettings) -> BlobStore:
+    """Return the store of large answers."""
+    return ObjectBlobs(open_object_store(settings.blob_store_url)) if settings.blob_store_url else GridFsBlobs()
 
 
 def _probe_server(settings: SchedulerSettings, health: HealthReporter) -> RpcServer:
@@ -218,16 +283,11 @@ def _probe_server(settings: SchedulerSettings, health: HealthReporter) -> RpcSer
     return RpcServer(*addresses, health=health)
 
 
-def _health(check: DatabaseCheck, clock: Clock, serving: asyncio.Event) -> HealthReporter:
+def _health(check: DatabaseCheck, pulse: Heartbeat, serving: asyncio.Event) -> HealthReporter:
     health = HealthReporter()
-    heartbeat = Heartbeat(clock)
-
-    def alive() -> str | None:
-        # Evaluated on the event loop: that it runs is the sign of life.
-        heartbeat.beat()
-        return None
-
-    health.add_check("event_loop", LIVENESS, alive)
+    # A database that is away fails each check in bounded time, and that is life; a check that hangs is a driver that
+    # only a restart mends.
+    health.add_check("database_check", LIVENESS, pulse.check)
     health.add_check("servers", READINESS, lambda: None if serving.is_set() else "not listening yet")
     health.add_check("database", READINESS, check.check_primary)
     health.add_check("clock", READINESS, check.check_clock)

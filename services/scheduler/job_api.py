@@ -13,7 +13,7 @@ from libs.common.rpc.server import RpcServer
 from services.scheduler.adapters.mongo.connection import MongoClient, open_client
 from services.scheduler.adapters.mongo.documents import ExecutionDocument
 from services.scheduler.adapters.mongo.execution_feed import MongoExecutionFeed
-from services.scheduler.adapters.rpc.authentication import Authenticator
+from services.scheduler.adapters.rpc.authentication import EstablishedCaller
 from services.scheduler.adapters.rpc.execution_service import ExecutionService, ExecutionUseCases
 from services.scheduler.adapters.rpc.job_service import JobService, JobUseCases
 from services.scheduler.safeguards import Safeguards
@@ -23,7 +23,7 @@ from services.scheduler.usecases.cancel_execution import CancelExecution
 from services.scheduler.usecases.change_job_state import ChangeJobState
 from services.scheduler.usecases.create_jobs import CreateJobs
 from services.scheduler.usecases.explain_job import ExplainJob
-from services.scheduler.usecases.ports import DueNudge, ExecutionStore, JobStore
+from services.scheduler.usecases.ports import BlobStore, DueNudge, ExecutionStore, JobStore
 from services.scheduler.usecases.read_execution import ReadExecution
 from services.scheduler.usecases.requested_execution import RequestExecution
 from services.scheduler.usecases.resubmission import JudgeResubmission
@@ -39,6 +39,7 @@ class Foundation:
     settings: SchedulerSettings
     jobs: JobStore
     executions: ExecutionStore
+    blobs: BlobStore
     settle: SettleFinished
     safeguards: Safeguards
     nudge: DueNudge
@@ -52,7 +53,7 @@ class JobApi:
         self._on = foundation
         self._watches: MongoClient | None = None
 
-    def add_to(self, public: RpcServer, authenticator: Authenticator, stopping: asyncio.Event) -> None:
+    def add_to(self, public: RpcServer, authenticator: EstablishedCaller, stopping: asyncio.Event) -> None:
         """Serve both on the public server; watches end when `stopping` is set."""
         on = self._on
         request = RequestExecution(on.jobs, on.executions, on.nudge, on.clock)
@@ -64,6 +65,7 @@ class JobApi:
             cancel=CancelExecution(on.jobs, on.executions, on.settle, on.clock),
             request=request,
             watch=self._watch(stopping),
+            blobs=on.blobs,
         )
         public.add(
             execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server,

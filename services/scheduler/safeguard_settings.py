@@ -8,7 +8,13 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 
 from services.scheduler.access_settings import AccessSettings
-from services.scheduler.adapters.key_ring import KeyRing, insecure_key_ring, parse_key_ring, read_key_ring
+from services.scheduler.adapters.key_ring import (
+    InvalidKeyRingError,
+    KeyRing,
+    insecure_key_ring,
+    parse_key_ring,
+    read_key_ring,
+)
 
 
 class SafeguardSettings(AccessSettings):
@@ -90,5 +96,8 @@ class SafeguardSettings(AccessSettings):
                 "PUNCTUAL_AUTH_MODE=production needs PUNCTUAL_KEY_RING or PUNCTUAL_KEY_RING_FILE, the keys that "
                 "encrypt secrets at rest: make one with `openssl rand -base64 32` and keep it"
             )
-        self.load_key_ring()
+        try:
+            self.load_key_ring()
+        except InvalidKeyRingError as error:
+            raise ValueError(f"PUNCTUAL_KEY_RING{'_FILE' if self.key_ring is None else ''}: {error}") from error
         return self

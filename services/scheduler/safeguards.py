@@ -69,9 +69,9 @@ class Safeguards:
         self.outbox = AuditOutbox()
         self.headers = HeaderSecrets(self._key_ring)
         self.signing_secrets = MongoSigningSecretStore(self._key_ring, self.outbox, clock)
-        self._orgs = MongoOrgStore(_org_defaults(settings), self.outbox, clock)
-        self.usage = MongoOrgUsage(self._orgs, clock, retention)
-        self.quotas = OrgQuotas(self._orgs, self.usage)
+        self.orgs = MongoOrgStore(_org_defaults(settings), self.outbox, clock)
+        self.usage = MongoOrgUsage(self.orgs, clock, retention)
+        self.quotas = OrgQuotas(self.orgs, self.usage)
         self.job_audit = JobAudit(ProtoJobFields())
 
     def announce(self) -> None:
@@ -102,9 +102,9 @@ class Safeguards:
         windows = SharedWindows(RequestLimitDocument.get_pymongo_collection())
         return ConnectedSafeguards(
             audit=MongoAuditLog(relay, retention),
-            limits=RequestLimits(windows, self._orgs, self._clock, limits),
+            limits=RequestLimits(windows, self.orgs, self._clock, limits),
             signing_secrets=ManageSigningSecrets(self.signing_secrets, self._clock),
-            org_settings=ManageOrgSettings(self._orgs, self.usage, self._clock),
+            org_settings=ManageOrgSettings(self.orgs, self.usage, self._clock),
             clock=self._clock,
             duties={
                 "audit_relay": Duty(relay.run_once, RELAY_SECONDS),

@@ -453,6 +453,16 @@ async def test_a_late_report_of_a_lost_lease_that_ended_the_execution_does_not_c
     assert (await read(store, held)).state is ExecutionState.UNKNOWN
 
 
+async def test_a_renewed_lease_is_not_ended_as_lost(store: ExecutionStore) -> None:
+    held = await begun(store)
+    await store.extend("executor-1", {held.execution_id: 1}, at(40))
+    lost = an_attempt(Outcome.LOST)
+    end = a_finish(held, is_report=False, state=ExecutionState.UNKNOWN, attempt=lost, lease_lost=True, end_time=at(20))
+    assert not await store.finish([end])
+    assert (await read(store, held)).state is ExecutionState.RUNNING
+    assert await store.finish([replace(end, end_time=at(40))]) == {held.execution_id}
+
+
 async def test_an_end_of_a_lost_lease_does_not_count_once_the_holder_has_reported(store: ExecutionStore) -> None:
     held, retried = await begun(store), await begun(store)
     await store.finish([a_finish(held)])
@@ -597,6 +607,28 @@ async def test_ready_is_what_may_begin_delivered_or_not_oldest_first(store: Exec
     await insert(store, delivered, waiting, late, ahead, ended)
     assert ids(*await store.find_ready(at(2), 10)) == ids(late, waiting, delivered)
     assert ids(*await store.find_ready(at(2), 1)) == ids(late)
+
+
+async def test_what_comes_due_is_also_found_without_that_of_some_orgs(store: ExecutionStore) -> None:
+    first, second, third = (
+        an_execution(org_id=org, phase=Phase.WAITING, wake_time=at(n), available_time=at(n))
+        for n, org in enumerate(("org-a", "org-b", "org-c"))
+    )
+    await insert(store, first, second, third)
+    assert ids(*await store.find_overdue(at(5), 10, without_orgs=["org-a"])) == ids(second, third)
+    assert ids(*await store.find_ready(at(5), 1, without_orgs={"org-a", "org-b"})) == ids(third)
+    assert ids(*await store.take_waiting(ALL, at(5), 10, without_orgs=["org-b"])) == ids(first, third)
+    assert (await read(store, second)).phase is Phase.WAITING
+
+
+async def test_what_is_postponed_is_looked_at_later(store: ExecutionStore) -> None:
+    ready, changed, lost = an_execution(), an_execution(), await begun(store)
+    await insert(store, ready, changed)
+    await store.grant(a_lease(), grants(changed))
+    await store.postpone([ready, changed, lost, an_execution()], at(60))
+    assert [(await read(store, each)).wake_time for each in (ready, changed, lost)] == [at(60), at(15), at(60)]
+    await store.postpone([await read(store, ready)], at(30))
+    assert (await read(store, ready)).wake_time == at(60)
 
 
 async def test_reads_of_the_dispatch_path_carry_no_answers(store: ExecutionStore) -> None:

@@ -24,12 +24,13 @@ from services.scheduler.domain.job import (
     ResponseCheck,
     ResponsePolicy,
     Target,
+    partition_of,
 )
 from services.scheduler.domain.schedule import Cron, Daily, MonthEnd, Monthly, OneTimeLocal, Schedule, Weekday, Weekly
 from services.scheduler.testing.memory_job_store import MemoryJobStore
 from services.scheduler.usecases.caller import OrgScope
 from services.scheduler.usecases.ports import CursorMove, JobFilter, JobStore
-from tests.support.scheduler_values import DAY, EVERY_MINUTE, NOW, SCOPE, a_definition, a_job, at, once
+from tests.support.scheduler_values import DAY, EVERY_MINUTE, NOW, SCOPE, a_definition, a_job, at, new_job_id, once
 
 ALL = range(256)
 OTHER_ORG = OrgScope("org-b")
@@ -251,13 +252,13 @@ async def test_replace_and_tick_cannot_both_move_a_cursor(store: JobStore) -> No
 async def test_replace_keeps_failures_that_were_counted_meanwhile(store: JobStore) -> None:
     job = a_job()
     await insert(store, job)
-    await store.count_failure(job.job_id, "e1")
+    await store.count_failures({job.job_id: ["e1"]})
     assert await store.replace(SCOPE, replace(job, revision=2), expected=job)
     stored = await read(store, job)
     assert stored.consecutive_failures == 1
     assert await store.replace(SCOPE, replace(stored, revision=3, consecutive_failures=0), expected=stored)
     assert (await read(store, job)).consecutive_failures == 0
-    assert await store.count_failure(job.job_id, "e1") == 0
+    assert await store.count_failures({job.job_id: ["e1"]}) == {job.job_id: 0}
 
 
 async def test_the_tick_finds_due_active_jobs_of_its_partitions_oldest_first(store: JobStore) -> None:
@@ -329,23 +330,36 @@ async def test_only_active_jobs_without_a_further_fire_are_completed(store: JobS
 
 
 async def test_a_failure_counts_once_and_a_success_resets(store: JobStore) -> None:
-    job = a_job()
-    await insert(store, job)
-    counts = [await store.count_failure(job.job_id, execution) for execution in ("e1", "e2", "e1", "e2", "e3")]
-    assert counts == [1, 2, 2, 2, 3]
+    job, other = a_job(), a_job()
+    await insert(store, job, other)
+    assert await store.count_failures({job.job_id: ["e1", "e2", "e1"], other.job_id: ["f1"]}) == {
+        job.job_id: 2,
+        other.job_id: 1,
+    }
+    assert await store.count_failures({job.job_id: ["e2", "e3"]}) == {job.job_id: 3}
     await store.reset_failures({job.job_id, "gone"})
     assert (await read(store, job)).consecutive_failures == 0
-    assert await store.count_failure(job.job_id, "e3") == 0
-    assert await store.count_failure(job.job_id, "e4") == 1
-    assert await store.count_failure("gone", "e1") == 0
+    assert await store.count_failures({job.job_id: ["e3"]}) == {job.job_id: 0}
+    assert await store.count_failures({job.job_id: ["e4"], "gone": ["e1"]}) == {job.job_id: 1}
 
 
 async def test_failures_counted_at_once_all_count(store: JobStore) -> None:
     job = a_job()
     await insert(store, job)
-    counts = await asyncio.gather(*(store.count_failure(job.job_id, f"e{n % 4}") for n in range(8)))
-    assert max(counts) == 4
+    counts = await asyncio.gather(*(store.count_failures({job.job_id: [f"e{n % 4}"]}) for n in range(8)))
+    assert max(count[job.job_id] for count in counts) == 4
     assert (await read(store, job)).consecutive_failures == 4
+
+
+async def test_what_ended_before_a_job_was_resumed_does_not_stop_it(store: JobStore) -> None:
+    job = a_job(state_time=at(10))
+    await insert(store, job)
+    assert not await store.stop(job.job_id, JobState.PAUSED, "r", "n", at(20), ended=at(9.999))
+    assert (await read(store, job)) == job
+    assert await store.stop(job.job_id, JobState.PAUSED, "r", "n", at(20), ended=at(10))
+    never_changed = a_job()
+    await insert(store, never_changed)
+    assert await store.stop(never_changed.job_id, JobState.PAUSED, "r", "n", at(20), ended=at(-5))
 
 
 async def test_a_job_is_stopped_once(store: JobStore) -> None:
@@ -373,6 +387,41 @@ async def test_orphans_are_active_jobs_without_a_further_fire_that_nobody_touche
     assert await store.find_orphaned(at(-60), 10) == [orphan.job_id]
     assert await store.find_orphaned(at(-60), 1) == [orphan.job_id]
     assert await store.find_orphaned(at(-61), 10) == []
+
+
+async def test_orphans_are_found_from_a_partition_on(store: JobStore) -> None:
+    orphan = a_job(next_fire_time=None, next_due_time=None, update_time=at(-61))
+    others = [replace(orphan, job_id=new_job_id()) for _ in range(5)]
+    await insert(store, orphan, *others)
+    ordered = sorted([orphan, *others], key=lambda job: job.partition)
+    found = await store.find_orphaned(at(-60), 10)
+    assert [partition_of(job_id) for job_id in found] == [job.partition for job in ordered]
+    assert await store.find_orphaned(at(-60), 2, skip=1) == found[1:3]
+    assert await store.find_orphaned(at(-60), 9, skip=6) == []
+    last = partition_of(found[-1])
+    assert await store.find_orphaned(at(-60), 10, partition=last) == [i for i in found if partition_of(i) == last]
+    assert await store.find_orphaned(at(-60), 10, partition=last + 1) == []
+
+
+async def test_due_jobs_are_also_found_from_an_instant_on_and_without_those_of_some_orgs(store: JobStore) -> None:
+    first, second, third = (
+        a_job(org_id=org, next_fire_time=at(n), next_due_time=at(n))
+        for n, org in enumerate(("org-a", "org-b", "org-c"))
+    )
+    await insert(store, first, second, third)
+
+    async def found(**where: Any) -> list[str]:
+        return [job.cursor.job_id for job in await store.find_due(ALL, at(2), 10, **where)]
+
+    assert await found(since=at(0)) == [second.job_id, third.job_id]
+    assert await found(without_orgs=["org-b"]) == [first.job_id, third.job_id]
+    assert await found(since=at(0), without_orgs={"org-b", "org-x"}) == [third.job_id]
+
+
+async def test_jobs_exist_or_do_not(store: JobStore) -> None:
+    job = a_job(state=JobState.DELETED)
+    await insert(store, job)
+    assert await store.find_existing([job.job_id, "gone"]) == {job.job_id}
 
 
 async def test_names_are_matched_as_text(store: JobStore) -> None:

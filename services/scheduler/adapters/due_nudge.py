@@ -14,7 +14,7 @@ class InProcessNudge:
     """Implements `DueNudge` inside one event loop; other replicas notice within their poll interval."""
 
     def __init__(self) -> None:
-        self._waiters: set[tuple[datetime, asyncio.Event]] = set()
+        self._waiters: dict[asyncio.Event, datetime] = {}
         self._count = 0
         self._notices: deque[datetime] = deque(maxlen=KEPT_NOTICES)
 
@@ -26,26 +26,26 @@ class InProcessNudge:
         """Say that something is due at an instant; wakes those who look that far ahead."""
         self._count += 1
         self._notices.append(due_time)
-        for until, event in self._waiters:
+        for event, until in self._waiters.items():
             if due_time <= until:
                 event.set()
 
-    async def wait(self, until: datetime, timeout: float, *, since: int) -> None:
-        """Wait until something due by `until` is, or since the mark was, notified, at most `timeout` seconds.
+    async def wait(self, until: datetime, timeout: float, *, since: int) -> bool:
+        """Wait until something due by `until` is, or since the mark was, notified; False: not in `timeout` seconds.
 
         The horizon moves on while the call waits, by `timeout` at most.
         """
         if self._noticed(until, since):
-            return
-        waiter = (until, asyncio.Event())
-        self._waiters.add(waiter)
+            return True
+        waiter = asyncio.Event()
+        self._waiters[waiter] = until
         try:
             async with asyncio.timeout(timeout):
-                await waiter[1].wait()
+                return await waiter.wait()
         except TimeoutError:
-            return
+            return False
         finally:
-            self._waiters.discard(waiter)
+            del self._waiters[waiter]
 
     def _noticed(self, until: datetime, since: int) -> bool:
         missed = self._count - since

@@ -124,4 +124,9 @@ def _decide_lost_lease(execution: Execution, job: Job | None, now: datetime) -> 
 
 def takes_overlap_slot(schedule: Schedule, overlap: OverlapPolicy) -> bool:
     """Whether a job's fires exclude each other: those of recurring jobs that do not allow overlap."""
-    return overlap is not OverlapPolicy.ALLOW and not isinstance(schedule.rule, OneTimeAt | OneTimeLocal)
+    return overlap is not OverlapPolicy.ALLOW and not is_one_time(schedule)
+
+
+def is_one_time(schedule: Schedule) -> bool:
+    """Whether a schedule fires once."""
+    return isinstance(schedule.rule, OneTimeAt | OneTimeLocal)

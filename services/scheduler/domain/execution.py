@@ -55,6 +55,7 @@ class Cause(enum.StrEnum):
     MANUAL = "MANUAL"
     RETRY_REQUEST = "RETRY_REQUEST"
     BACKFILL = "BACKFILL"
+    CALLBACK = "CALLBACK"
 
 
 class Phase(enum.StrEnum):
@@ -169,6 +170,18 @@ def head_of(response: StoredResponse, warning: str) -> StoredResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class Callback:
+    """What a callback sends and where, fixed when it was made, and what it tells of."""
+
+    url: str
+    body: bytes
+    job_id: str
+    """The job that it tells of, or whose execution."""
+    execution_id: str = ""
+    """The execution that it tells of; for a failed job the last one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Execution:
     """A stored execution. Lease fields mean something while RUNNING only; `fencing_token` only grows."""
 
@@ -223,6 +236,8 @@ class Execution:
     delivery_path: DeliveryPath | None = None
     trace_id: str = ""
     trace_parent: str = ""
+    callback: Callback | None = None
+    """For cause CALLBACK: its request. Such an execution has a job of its own, in no store (see `callback`)."""
 
 
 def scheduled_execution_id(job_id: str, fire_time: datetime) -> str:

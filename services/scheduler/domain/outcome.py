@@ -1,25 +1,7 @@
 """Decides what follows from a reported attempt: the one function behind retries, deferrals and final states.
 
-| what the executor saw | outcome | RETRY jobs | FAIL jobs |
-|---|---|---|---|
-| success status, checks hold | SUCCEEDED | end SUCCEEDED | same |
-| success status, a check fails | CHECK_FAILED | retry, then end FAILED | end FAILED |
-| 408, 425, 5xx; 409 where asked | FAILED | retry, then end FAILED | end FAILED |
-| 429 | RATE_LIMITED | retry, then end RATE_LIMITED | end RATE_LIMITED |
-| 410, or the stop header | FAILED | end FAILED and pause the job | same |
-| other statuses, 3xx included | FAILED | end FAILED | same |
-| not sent: DNS_FAILED, CONNECT_FAILED, TLS_FAILED, our own fault | FAILED | retry, then end FAILED | same |
-| not sent: BLOCKED_ADDRESS, BAD_URL, BAD_HEADER | FAILED | end FAILED | same |
-| no connection in time | TIMED_OUT | retry, then end TIMED_OUT | same |
-| sent, out of time | TIMED_OUT | retry, then end TIMED_OUT | end UNKNOWN |
-| sent, no whole answer | UNKNOWN | retry, then end UNKNOWN | end UNKNOWN |
-| cancelled | CANCELLED | end CANCELLED | same |
-| handed back unsent | - | READY again at once, no attempt used | same |
-| put back by a limit or circuit | - | READY at the given time, no attempt used | same |
-
-A retry waits `initial_backoff`, doubling up to `max_backoff`, with up to 20 % of jitter on top; the target may ask for
-more, up to `MAX_RETRY_AFTER`: by its Retry-After, or with a 429 by the reset that its rate-limit headers tell. It does
-not begin when it would start later than `max_age` after the due time, or when the attempts are used up.
+docs/outcomes.md tells the rules as a table, and tests/unit/scheduler/test_outcome_table.py holds this function to each
+of its rows.
 """
 
 from __future__ import annotations
@@ -41,6 +23,9 @@ MAX_RETRY_AFTER = timedelta(days=1)
 
 BACKOFF_JITTER = 0.2
 """The largest part of the backoff that is added to it by chance, so that failures do not return in step."""
+
+STOP_REASON = "TARGET_ASKED_TO_STOP"
+"""Why an execution ended whose target asked to stop; its job is paused for it."""
 
 UNRETRYABLE_UNSENT = frozenset({"BAD_HEADER", "BAD_URL", "BLOCKED_ADDRESS"})
 """Reasons of unsent requests that no repetition mends."""
@@ -85,12 +70,11 @@ class AttemptReport:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The execution ends in this state."""
+    """The execution ends in this state; for STOP_REASON its job is paused."""
 
     outcome: Outcome
     state: ExecutionState
     reason: str = ""
-    pause_job: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,34 +101,35 @@ def decide_outcome(
     definition: JobDefinition,
     *,
     attempt_number: int,
-    due_time: datetime,
+    age_from: datetime,
     now: datetime,
     chance: float,
 ) -> Decision:
-    """Decide what follows from a report; `chance` in [0, 1) makes the jitter."""
+    """Decide what follows from a report.
+
+    `age_from` is the due time, or when the fire was noticed if that was later; `chance` in [0, 1) makes the jitter.
+    """
+    latest = age_from + definition.retry.max_age
     match report.result:
         case Result.RELEASED | Result.DEFERRED:
-            return _put_back(report, now)
+            return _put_back(report, now, latest)
         case Result.CANCELLED:
             return Finish(Outcome.CANCELLED, ExecutionState.CANCELLED, "CANCELLED")
     outcome, retryable = _classify(report, definition)
-    if outcome is Outcome.SUCCEEDED:
-        return Finish(outcome, ExecutionState.SUCCEEDED)
     state = _state_after(outcome)
-    reason = _reason(report)
     if report.stop_requested:
-        return Finish(outcome, state, "TARGET_ASKED_TO_STOP", pause_job=True)
-    if definition.on_unknown_outcome is OnUnknownOutcome.FAIL and report.result in _MAY_BE_SENT:
-        # Never sent twice: what was answered ends as it was answered, what was not ends as unknown.
-        if report.result is Result.ANSWERED:
-            return Finish(outcome, state, reason)
-        return Finish(Outcome.UNKNOWN, ExecutionState.UNKNOWN, reason)
-    if not retryable:
-        return Finish(outcome, state, reason)
+        return Finish(outcome, state, STOP_REASON)
+    if outcome is Outcome.SUCCEEDED:
+        return Finish(outcome, state)
+    once = definition.on_unknown_outcome is OnUnknownOutcome.FAIL and report.result in _MAY_BE_SENT
+    if once and report.result is not Result.ANSWERED:
+        return Finish(Outcome.UNKNOWN, ExecutionState.UNKNOWN, _reason(report))
+    if once or not retryable:
+        return Finish(outcome, state, _reason(report))
     if attempt_number >= definition.retry.max_attempts:
         return Finish(outcome, state, "MAX_ATTEMPTS")
     at = now + retry_delay(definition.retry, attempt_number, _asked_wait(report, outcome, now), chance)
-    if at - due_time > definition.retry.max_age:
+    if at > latest:
         return Finish(outcome, state, "MAX_AGE")
     return Retry(outcome, at)
 
@@ -158,10 +143,15 @@ def retry_delay(policy: RetryPolicy, attempt_number: int, retry_after: timedelta
     return max(backoff, min(retry_after, MAX_RETRY_AFTER))
 
 
-def _put_back(report: AttemptReport, now: datetime) -> Defer:
+def _put_back(report: AttemptReport, now: datetime, latest: datetime) -> Defer | Finish:
+    """Return the wait for a limit or a circuit; one that would outlive the execution ends it, or it might never end."""
     if report.result is Result.RELEASED:
         return Defer(now, "RELEASED")
-    return Defer(max(report.defer_time or now, now), report.defer_reason or "DEFERRED")
+    at, reason = max(report.defer_time or now, now), report.defer_reason or "DEFERRED"
+    if at <= latest:
+        return Defer(at, reason)
+    outcome = Outcome.FAILED if reason == "CIRCUIT_OPEN" else Outcome.RATE_LIMITED
+    return Finish(outcome, _state_after(outcome), "MAX_AGE")
 
 
 def _asked_wait(report: AttemptReport, outcome: Outcome, now: datetime) -> timedelta | None:
@@ -199,6 +189,8 @@ def is_success_status(status: int, success_codes: tuple[int, ...]) -> bool:
 
 def _state_after(outcome: Outcome) -> ExecutionState:
     match outcome:
+        case Outcome.SUCCEEDED:
+            return ExecutionState.SUCCEEDED
         case Outcome.TIMED_OUT:
             return ExecutionState.TIMED_OUT
         case Outcome.RATE_LIMITED:
@@ -207,6 +199,11 @@ def _state_after(outcome: Outcome) -> ExecutionState:
             return ExecutionState.UNKNOWN
         case _:
             return ExecutionState.FAILED
+
+
+def attempt_reason(report: AttemptReport, outcome: Outcome) -> str:
+    """Return why an attempt failed; empty for one that did not."""
+    return report.error_reason if outcome in {Outcome.SUCCEEDED, Outcome.CANCELLED} else _reason(report)
 
 
 def _reason(report: AttemptReport) -> str:

@@ -27,10 +27,10 @@ class FakeDueNudge:
             if due_time <= until:
                 event.set()
 
-    async def wait(self, until: datetime, timeout: float, *, since: int) -> None:
-        """Wait until something due by `until` is, or since the mark was, notified, at most `timeout` seconds."""
+    async def wait(self, until: datetime, timeout: float, *, since: int) -> bool:
+        """Wait until something due by `until` is, or since the mark was, notified; False: not in `timeout` seconds."""
         if any(due_time <= until for due_time in self.notified[since:]):
-            return
+            return True
         waiter = (until, asyncio.Event())
         self._waiters.add(waiter)
         ends = [asyncio.ensure_future(self._clock.sleep(timeout)), asyncio.ensure_future(waiter[1].wait())]
@@ -41,3 +41,4 @@ class FakeDueNudge:
             for end in ends:
                 end.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
+        return waiter[1].is_set()

@@ -88,19 +88,38 @@ class MemoryExecutionStore(MemoryLeaseWrites, MemoryCancelWrites):
                 if execution_id in self._records
             }
 
-    async def take_waiting(self, partitions: Collection[int], until: datetime, limit: int) -> Sequence[Execution]:
+    async def load_with_answers(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
+        """Return the executions that exist, by id, of any org, with their answers but not the answers' bytes."""
+        async with operation(self._checkpoint, "executions.load_with_answers"):
+            return {
+                execution_id: _without_bytes(self._records[execution_id].execution)
+                for execution_id in execution_ids
+                if execution_id in self._records
+            }
+
+    async def take_waiting(
+        self, partitions: Collection[int], until: datetime, limit: int, *, without_orgs: Collection[str] = ()
+    ) -> Sequence[Execution]:
         """Hand over executions whose wait ends by `until`."""
-        async with operation(self._checkpoint, "executions.take_waiting"):
+        async with operation(self._checkpoint, "executions.take_waiting.find"):
             found = self._find_awake(
                 lambda execution, wake: (
                     execution.phase is Phase.WAITING and wake <= until and execution.partition in partitions
                 ),
                 limit,
+                without_orgs,
             )
+        # The real store reads and then writes: two dispatchers may both get one here.
+        async with operation(self._checkpoint, "executions.take_waiting"):
             for execution in found:
-                record = self._records[execution.execution_id]
-                wake = max(execution.wake_time or until, self._clock.now()) + POLL_GRACE
-                record.execution = as_stored(replace(record.execution, phase=Phase.DISPATCHED, wake_time=wake))
+                record = self._records.get(execution.execution_id)
+                if record is None:
+                    continue
+                stored = record.execution
+                if stored.phase is not Phase.WAITING or stored.wake_time is None or stored.wake_time > until:
+                    continue
+                wake = max(stored.wake_time, self._clock.now()) + POLL_GRACE
+                record.execution = as_stored(replace(stored, phase=Phase.DISPATCHED, wake_time=wake))
         return found
 
     async def find_begun(self, request_id: str, now: datetime) -> Sequence[Execution]:
@@ -113,14 +132,18 @@ class MemoryExecutionStore(MemoryLeaseWrites, MemoryCancelWrites):
                 1000,
             )
 
-    async def find_overdue(self, now: datetime, limit: int) -> Sequence[Execution]:
+    async def find_overdue(
+        self, now: datetime, limit: int, *, without_orgs: Collection[str] = ()
+    ) -> Sequence[Execution]:
         """Return executions that no delivery reached in time, and those whose lease ran out, oldest first."""
         async with operation(self._checkpoint, "executions.find_overdue"):
             return self._find_awake(
-                lambda execution, wake: execution.phase is not Phase.SETTLING and wake <= now, limit
+                lambda execution, wake: execution.phase is not Phase.SETTLING and wake <= now, limit, without_orgs
             )
 
-    async def find_ready(self, until: datetime, limit: int) -> Sequence[Execution]:
+    async def find_ready(
+        self, until: datetime, limit: int, *, without_orgs: Collection[str] = ()
+    ) -> Sequence[Execution]:
         """Return all executions that may begin by `until`, delivered or not, oldest first."""
         async with operation(self._checkpoint, "executions.find_ready"):
             return self._find_awake(
@@ -131,7 +154,20 @@ class MemoryExecutionStore(MemoryLeaseWrites, MemoryCancelWrites):
                     and execution.available_time <= until
                 ),
                 limit,
+                without_orgs,
             )
+
+    async def postpone(self, executions: Sequence[Execution], wake_time: datetime) -> None:
+        """Let nobody look at executions before an instant."""
+        async with operation(self._checkpoint, "executions.postpone"):
+            for execution in executions:
+                record = self._records.get(execution.execution_id)
+                if record is None or record.execution.wake_time is None:
+                    continue
+                stored = record.execution
+                if _version(stored) == _version(execution):
+                    later = max(record.execution.wake_time, wake_time)
+                    record.execution = as_stored(replace(stored, wake_time=later))
 
     async def queue_behind(self, execution: Execution, job_id: str, recheck_time: datetime) -> bool:
         """Let an overlapping execution wait for the running one; False when another one waits already."""
@@ -252,13 +288,16 @@ class MemoryExecutionStore(MemoryLeaseWrites, MemoryCancelWrites):
             ]
         return [execution.state for execution in sorted(ran, key=_newest, reverse=True)[:limit]]
 
-    def _find_awake(self, matches: Callable[[Execution, datetime], bool], limit: int) -> list[Execution]:
+    def _find_awake(
+        self, matches: Callable[[Execution, datetime], bool], limit: int, without_orgs: Collection[str] = ()
+    ) -> list[Execution]:
         """Return executions with a phase and a wake time that match, earliest first, without answers."""
         found = [
             (execution.wake_time, execution)
-            for execution in self.executions.values()
-            if execution.phase is not None
+            for record in self._records.values()
+            if (execution := record.execution).phase is not None
             and execution.wake_time is not None
+            and execution.org_id not in without_orgs
             and matches(execution, execution.wake_time)
         ]
         return [_without_answer(execution) for _, execution in sorted(found, key=lambda item: item[0])[:limit]]
@@ -268,12 +307,16 @@ def _within(scope: OrgScope, execution: Execution) -> bool:
     return execution.org_id == scope.org_id and scope.allows(execution.project_id)
 
 
+def _version(execution: Execution) -> tuple[ExecutionState, int, Phase | None]:
+    return execution.state, execution.fencing_token, execution.phase
+
+
 def _newest(execution: Execution) -> tuple[datetime, str]:
     return execution.fire_time, execution.execution_id
 
 
 def _without_answer(execution: Execution) -> Execution:
-    return replace(execution, response=None)
+    return execution if execution.response is None else replace(execution, response=None)
 
 
 def _without_bytes(execution: Execution) -> Execution:
@@ -282,9 +325,14 @@ def _without_bytes(execution: Execution) -> Execution:
     return replace(execution, response=replace(execution.response, body=b"", head=b""))
 
 
+def _listed_under(where: ExecutionFilter, execution: Execution) -> str:
+    callback = execution.callback if where.causes == {Cause.CALLBACK} else None
+    return callback.job_id if callback else execution.job_id
+
+
 def _matches(where: ExecutionFilter, execution: Execution) -> bool:
     return (
-        (not where.job_id or execution.job_id == where.job_id)
+        (not where.job_id or where.job_id == _listed_under(where, execution))
         and (not where.project_id or execution.project_id == where.project_id)
         and (not where.states or execution.state in where.states)
         and (not where.causes or execution.cause in where.causes)

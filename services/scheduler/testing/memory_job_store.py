@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from libs.common.errors import NotFoundError
+from libs.common.instants import truncate_to_millis
 from services.scheduler.domain.begin import takes_overlap_slot
 from services.scheduler.domain.job import KEPT_STATE_CHANGES, Job, JobState, StateChange
 from services.scheduler.domain.planning import FireCursor
@@ -130,7 +131,20 @@ class MemoryJobStore:
         async with operation(self._checkpoint, "jobs.load"):
             return {job_id: self._jobs[job_id] for job_id in job_ids if job_id in self._jobs}
 
-    async def find_due(self, partitions: Collection[int], until: datetime, limit: int) -> Sequence[DueJob]:
+    async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
+        """Return which of the jobs exist."""
+        async with operation(self._checkpoint, "jobs.find_existing"):
+            return frozenset(self._jobs.keys() & set(job_ids))
+
+    async def find_due(
+        self,
+        partitions: Collection[int],
+        until: datetime,
+        limit: int,
+        *,
+        since: datetime | None = None,
+        without_orgs: Collection[str] = (),
+    ) -> Sequence[DueJob]:
         """Return ACTIVE jobs whose next due time is at most `until`, oldest first."""
         async with operation(self._checkpoint, "jobs.find_due"):
             due = [
@@ -140,6 +154,8 @@ class MemoryJobStore:
                 and job.partition in partitions
                 and job.next_due_time is not None
                 and job.next_due_time <= until
+                and (since is None or job.next_due_time > since)
+                and job.org_id not in without_orgs
             ]
         return [_due_job(job) for _, _, job in sorted(due, key=lambda item: item[:2])[:limit]]
 
@@ -174,17 +190,21 @@ class MemoryJobStore:
             for job_id in job_ids:
                 self._update(job_id, lambda _: True, consecutive_failures=0)
 
-    async def count_failure(self, job_id: str, execution_id: str) -> int:
-        """Count a failed execution once, however often it is said."""
-        async with operation(self._checkpoint, "jobs.count_failure"):
-            job = self._jobs.get(job_id)
-            counted = self._counted.setdefault(job_id, [])
-            if job is not None and execution_id not in counted:
-                counted.append(execution_id)
-                del counted[:-KEPT_FAILURE_IDS]
-                job = replace(job, consecutive_failures=job.consecutive_failures + 1)
-                self._jobs[job_id] = job
-        return job.consecutive_failures if job else 0
+    async def count_failures(self, failures: Mapping[str, Collection[str]]) -> Mapping[str, int]:
+        """Count failed executions, given by job, once each, however often it is said."""
+        async with operation(self._checkpoint, "jobs.count_failures"):
+            for job_id, execution_ids in failures.items():
+                for execution_id in execution_ids:
+                    self._count_failure(job_id, execution_id)
+            return {job_id: self._jobs[job_id].consecutive_failures for job_id in failures if job_id in self._jobs}
+
+    def _count_failure(self, job_id: str, execution_id: str) -> None:
+        job = self._jobs.get(job_id)
+        counted = self._counted.setdefault(job_id, [])
+        if job is not None and execution_id not in counted:
+            counted.append(execution_id)
+            del counted[:-KEPT_FAILURE_IDS]
+            self._jobs[job_id] = replace(job, consecutive_failures=job.consecutive_failures + 1)
 
     async def stop(
         self,
@@ -194,13 +214,17 @@ class MemoryJobStore:
         note: str,
         now: datetime,
         *,
+        ended: datetime | None = None,
         audit: AuditEvent | None = None,
     ) -> bool:
         """Take an ACTIVE job to PAUSED or FAILED on the scheduler's own decision."""
         async with operation(self._checkpoint, "jobs.stop"):
             stopped = self._change_state(
                 job_id,
-                lambda job: job.state is JobState.ACTIVE,
+                lambda job: (
+                    job.state is JobState.ACTIVE
+                    and (ended is None or job.state_time is None or job.state_time <= truncate_to_millis(ended))
+                ),
                 StateChange(now, state, SCHEDULER_ACTOR, reason, note),
             )
             if stopped:
@@ -209,15 +233,18 @@ class MemoryJobStore:
                 self._note(audit)
             return stopped
 
-    async def find_orphaned(self, before: datetime, limit: int) -> Sequence[str]:
-        """Return ACTIVE jobs without a further fire that were last changed before an instant."""
+    async def find_orphaned(self, before: datetime, limit: int, *, partition: int = 0, skip: int = 0) -> Sequence[str]:
+        """Return ACTIVE jobs without a further fire that were last changed before an instant, by partition."""
         async with operation(self._checkpoint, "jobs.find_orphaned"):
             orphans = [
                 job
                 for job in self._jobs.values()
-                if job.state is JobState.ACTIVE and job.next_due_time is None and job.update_time < before
+                if job.state is JobState.ACTIVE
+                and job.next_due_time is None
+                and job.update_time < before
+                and job.partition >= partition
             ]
-        return [job.job_id for job in sorted(orphans, key=lambda job: job.partition)[:limit]]
+        return [job.job_id for job in sorted(orphans, key=lambda job: job.partition)[skip : skip + limit]]
 
     def _change_state(self, job_id: str, matches: Callable[[Job], bool], change: StateChange) -> bool:
         job = self._jobs.get(job_id)

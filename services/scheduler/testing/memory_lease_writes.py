@@ -90,7 +90,7 @@ class MemoryLeaseWrites:
                 if record is None:
                     continue
                 execution = record.execution
-                if (execution.state, execution.fencing_token) == (write.expected, write.fencing_token):
+                if _may_end(execution, write):
                     self._write_finish(record, write)
                     standing.add(write.execution_id)
                 else:
@@ -158,6 +158,12 @@ def _may_be_granted(stored: Execution, grant: GrantWrite, lease: Lease) -> bool:
         return stored.state is ExecutionState.RUNNING and expired
     available = stored.available_time is not None and stored.available_time <= lease.begin_time + MAX_EARLY
     return stored.state is ExecutionState.READY and available
+
+
+def _may_end(stored: Execution, write: FinishWrite) -> bool:
+    if (stored.state, stored.fencing_token) != (write.expected, write.fencing_token):
+        return False
+    return not write.lease_lost or (stored.wake_time is not None and stored.wake_time <= write.end_time)
 
 
 def _is_held_by(stored: Execution, request_id: str) -> bool:

@@ -7,20 +7,27 @@ nothing, the cursors move then. Two ticks over one job at once are the same case
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any, Protocol
 
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
 from libs.common.errors import PunctualError
-from services.scheduler.domain.execution import Execution, ExecutionState, Phase
+from services.scheduler.domain.catch_up_pace import CatchUpPace
+from services.scheduler.domain.execution import Execution, Phase
 from services.scheduler.domain.job import JobState
-from services.scheduler.domain.planning import FirePlan, PlannedFire, plan_fires
-from services.scheduler.usecases.materialize import materialize
+from services.scheduler.domain.planning import MISFIRE_GRACE, FirePlan, PlannedFire, plan_fires
+from services.scheduler.usecases.audit import stop_event
+from services.scheduler.usecases.materialize import held_back, materialize
+from services.scheduler.usecases.org_turns import Look, OrgTurns
 from services.scheduler.usecases.ports import CursorMove, DueJob, DueNudge, ExecutionStore, JobStore
 
 POLL_GRACE = timedelta(seconds=2)
 """How long after its time a delivered execution may stay without a beginning before the poll path takes it."""
+
+LEAST_NOTICE = timedelta(milliseconds=500)
+"""How long before its time a fire must be noticed, to be on its stream when the lead begins."""
 
 MAX_STOP_NOTE = 500
 """Characters of the reason why a job was stopped that are kept with it."""
@@ -34,7 +41,19 @@ class DueBatch:
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
+class TickObserver(Protocol):
+    """Hears of a tick's executions, to trace them."""
+
+    def began(self, fires: Sequence[tuple[DueJob, Execution]]) -> tuple[Sequence[Execution], Sequence[Any]]:
+        """Return new executions as they are to be stored, with their traces, and what `ended` wants back."""
+        ...
+
+    def ended(self, spans: Sequence[Any], waited: Sequence[Execution], began: datetime) -> None:
+        """Hear that they are stored, and for which executions a wait ended; the tick began at an instant."""
+        ...
+
+
+@dataclass(slots=True)
 class AcquireDue:
     """Serves the dispatchers' acquire calls."""
 
@@ -44,45 +63,78 @@ class AcquireDue:
     clock: Clock
     retention: timedelta
     """How long a finished execution is kept; a skipped one is finished at once."""
+    max_catch_up_per_second: float = 100.0
+    """How many missed fires may run in a second."""
+    observer: TickObserver | None = None
+    """Traces executions; None where nobody collects traces."""
+    _due_turns: OrgTurns = field(init=False)
+    _waiting_turns: OrgTurns = field(init=False)
+    _pace: CatchUpPace = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing seen."""
+        self._due_turns, self._waiting_turns = OrgTurns(self.clock), OrgTurns(self.clock)
+        self._pace = CatchUpPace(self.max_catch_up_per_second)
 
     async def __call__(
         self, partitions: Collection[int], horizon: timedelta, limit: int, wait_seconds: float
     ) -> DueBatch:
-        """Return what comes due within the horizon; when there is nothing, wait for a nudge and look once more."""
+        """Return what comes due within the horizon; when there is nothing, wait for a nudge, and look again at one."""
         mark = self.nudge.mark()
         batch = await self.run_once(partitions, horizon, limit)
+        # A longer wait would notice what comes into the horizon meanwhile too late to deliver it ahead of its time.
+        wait_seconds = min(wait_seconds, (horizon - LEAST_NOTICE).total_seconds())
         if batch.executions or batch.more or wait_seconds <= 0:
             return batch
         # What was announced since the mark may have come too late for the look just taken.
-        await self.nudge.wait(self.clock.now() + horizon, wait_seconds, since=mark)
+        if not await self.nudge.wait(self.clock.now() + horizon, wait_seconds, since=mark):
+            # The next call follows at once, and its look shows the same.
+            return batch
         return await self.run_once(partitions, horizon, limit)
 
     async def run_once(self, partitions: Collection[int], horizon: timedelta, limit: int) -> DueBatch:
         """Materialize fires, advance their jobs, and take over ended waits; one pass, bounded by `limit`."""
         now = self.clock.now()
         until = now + horizon
-        due_jobs = await self.jobs.find_due(partitions, until, limit)
-        plans = await self._plan(due_jobs, now, until, limit)
-        executions = [self._execution(job, fire, now) for job, plan in plans for fire in plan.fires]
+        # The rest is kept for ended waits, so that no flood of fires holds up retries.
+        due = await self._find_due(partitions, now, until, max(limit - limit // 4, 1))
+        plans = await self._plan(due.found, now, until, limit)
+        fires = [(job, self._execution(job, fire, now)) for job, plan in plans for fire in plan.fires]
+        executions, spans = self._traced(fires)
         if executions:
             await self.executions.insert_new(executions)
-        # If we die here, the executions exist and the cursors still point at their fires: the next tick inserts
-        # nothing, delivers again, and moves the cursors.
-        crash_point("scheduler.materialized")
+            # If we die here, the executions exist and the cursors still point at their fires: the next tick inserts
+            # nothing, delivers again, and moves the cursors.
+            crash_point("scheduler.materialized")
         if plans:
             await self.jobs.advance([_move(job, plan) for job, plan in plans])
-        crash_point("scheduler.advanced")
-        ready = [execution for execution in executions if execution.state is ExecutionState.READY]
-        # At least one, so that no flood of fires holds up retries for good.
-        room = max(limit - len(ready), 1)
-        waited = await self.executions.take_waiting(partitions, until, room)
-        more = (
-            len(due_jobs) >= limit
-            or len(plans) < len(due_jobs)
-            or len(waited) >= room
-            or any(plan.more for _, plan in plans)
-        )
-        return DueBatch([*ready, *waited], more)
+            # If we die here, no dispatcher knows of the executions: the poll path finds them overdue.
+            crash_point("scheduler.advanced")
+        ready = [execution for execution in executions if execution.phase is Phase.DISPATCHED]
+        waited = await self._take_waiting(partitions, until, max(limit - len(ready), 1))
+        more = due.full or waited.full or len(plans) < len(due.found) or any(plan.more for _, plan in plans)
+        if self.observer is not None:
+            self.observer.ended(spans, waited.found, now)
+        return DueBatch([*ready, *waited.found], more)
+
+    async def _find_due(self, partitions: Collection[int], now: datetime, until: datetime, limit: int) -> Look[DueJob]:
+        """Find due jobs; in front of a backlog of missed fires those that are on time."""
+
+        async def find(most: int, without_orgs: Collection[str]) -> Sequence[DueJob]:
+            return await self.jobs.find_due(partitions, until, most, without_orgs=without_orgs)
+
+        due = await self._due_turns.look(find, limit)
+        if not due.full or not due.found or now - due.found[0].cursor.next_fire_time <= MISFIRE_GRACE:
+            return due
+        on_time = await self.jobs.find_due(partitions, until, limit, since=now - MISFIRE_GRACE)
+        known = {job.cursor.job_id for job in on_time}
+        return Look([*on_time, *(job for job in due.found if job.cursor.job_id not in known)], full=True)
+
+    async def _take_waiting(self, partitions: Collection[int], until: datetime, limit: int) -> Look[Execution]:
+        async def take(most: int, without_orgs: Collection[str]) -> Sequence[Execution]:
+            return await self.executions.take_waiting(partitions, until, most, without_orgs=without_orgs)
+
+        return await self._waiting_turns.look(take, limit, takes=True)
 
     async def _plan(
         self, due_jobs: Sequence[DueJob], now: datetime, until: datetime, limit: int
@@ -97,18 +149,31 @@ class AcquireDue:
                 plan = plan_fires(job.cursor, now, until)
             except (PunctualError, ValueError, OverflowError) as error:
                 # Such as a zone that the time zone database dropped. Left ACTIVE, it would fail every tick for all.
-                await self.jobs.stop(
-                    job.cursor.job_id, JobState.FAILED, "SCHEDULE_UNUSABLE", str(error)[:MAX_STOP_NOTE], now
-                )
+                await self._stop_unusable(job.cursor.job_id, str(error)[:MAX_STOP_NOTE], now)
                 continue
             plans.append((job, plan))
             decided += len(plan.fires)
         return plans
 
+    def _traced(self, fires: Sequence[tuple[DueJob, Execution]]) -> tuple[Sequence[Execution], Sequence[Any]]:
+        if self.observer is None:
+            return [execution for _, execution in fires], ()
+        return self.observer.began(fires)
+
+    async def _stop_unusable(self, job_id: str, note: str, now: datetime) -> None:
+        reason = "SCHEDULE_UNUSABLE"
+        job = (await self.jobs.load([job_id])).get(job_id)
+        event = stop_event(job, JobState.FAILED, reason, note, now) if job else None
+        await self.jobs.stop(job_id, JobState.FAILED, reason, note, now, audit=event)
+
     def _execution(self, job: DueJob, fire: PlannedFire, now: datetime) -> Execution:
         # A late fire counts its grace from now: the dispatcher has only just got it.
         wake_time = max(fire.due_time, now) + POLL_GRACE
-        return materialize(job, fire, now, phase=Phase.DISPATCHED, wake_time=wake_time, retention=self.retention)
+        execution = materialize(job, fire, now, phase=Phase.DISPATCHED, wake_time=wake_time, retention=self.retention)
+        if fire.skip_reason or now - fire.due_time <= MISFIRE_GRACE:
+            return execution
+        slot = self._pace.slot(job.org_id, now)
+        return held_back(execution, slot) if slot > now else execution
 
 
 def _move(job: DueJob, plan: FirePlan) -> CursorMove:

@@ -14,9 +14,11 @@ from datetime import datetime, timedelta
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
 from services.scheduler.domain.begin import End, Grant, Refuse, Skip, decide_begin
-from services.scheduler.domain.execution import Attempt, DeliveryPath, Execution, ExecutionState, Outcome
+from services.scheduler.domain.callback import callback_job
+from services.scheduler.domain.execution import Attempt, Cause, DeliveryPath, Execution, ExecutionState, Outcome
 from services.scheduler.domain.job import Job, OverlapPolicy
 from services.scheduler.domain.request_size import largest_request
+from services.scheduler.usecases.org_turns import OrgTurns
 from services.scheduler.usecases.ports import ExecutionStore, FinishWrite, GrantWrite, JobStore, Lease, SecretOpener
 from services.scheduler.usecases.settle import OVERLAP_REASON, SettleFinished
 
@@ -25,6 +27,9 @@ QUEUE_RECHECK = timedelta(seconds=30)
 
 UNREADABLE_GRACE = timedelta(minutes=10)
 """How long an execution waits for a key that this replica lacks: during a rollout others have it, or will."""
+
+UNREADABLE_RECHECK = timedelta(seconds=5)
+"""When such an execution is looked at again; less and less often, the longer it waits."""
 
 MAX_REPLY_BYTES = 32 * 1024 * 1024
 """Bytes of requests in one reply; half of what a message may have."""
@@ -52,7 +57,7 @@ class BeginBatch:
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BeginAttempts:
     """Serves the executors' begin and poll calls."""
 
@@ -62,6 +67,12 @@ class BeginAttempts:
     secrets: SecretOpener
     clock: Clock
     lease: timedelta
+    _overdue_turns: OrgTurns = field(init=False)
+    _ready_turns: OrgTurns = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing seen."""
+        self._overdue_turns, self._ready_turns = OrgTurns(self.clock), OrgTurns(self.clock)
 
     async def begin(self, executor_id: str, request_id: str, execution_ids: Collection[str]) -> BeginBatch:
         """Grant delivered executions; a repetition under the same request id returns the same grants."""
@@ -74,13 +85,23 @@ class BeginAttempts:
 
     async def poll_overdue(self, executor_id: str, request_id: str, limit: int) -> BeginBatch:
         """Grant executions that no delivery reached within the grace, and those whose lease ran out."""
-        found = await self.executions.find_overdue(self.clock.now(), 2 * limit)
-        return await self._poll(executor_id, request_id, limit, found)
+        now = self.clock.now()
+
+        async def find(most: int, without_orgs: Collection[str]) -> Sequence[Execution]:
+            return await self.executions.find_overdue(now, most, without_orgs=without_orgs)
+
+        look = await self._overdue_turns.look(find, 2 * limit)
+        return await self._poll(executor_id, request_id, limit, look.found)
 
     async def poll_all(self, executor_id: str, request_id: str, limit: int) -> BeginBatch:
         """Grant all that is due within the lead, delivered or not: the delivery while Redis is away."""
-        found = await self.executions.find_ready(self.clock.now() + LEAD, 2 * limit)
-        return await self._poll(executor_id, request_id, limit, found)
+        until = self.clock.now() + LEAD
+
+        async def find(most: int, without_orgs: Collection[str]) -> Sequence[Execution]:
+            return await self.executions.find_ready(until, most, without_orgs=without_orgs)
+
+        look = await self._ready_turns.look(find, 2 * limit)
+        return await self._poll(executor_id, request_id, limit, look.found)
 
     async def begun(self, request_id: str) -> BeginBatch:
         """Return what an earlier copy of a poll was granted; its answer was lost on the way, and nobody knows of it."""
@@ -95,11 +116,16 @@ class BeginAttempts:
         )
 
     async def _load_jobs(self, executions: Collection[Execution]) -> tuple[dict[str, Job], frozenset[str]]:
-        """Return the jobs of executions with their secrets in clear, and the ids of those that do not open."""
-        jobs = await self.jobs.load({execution.job_id for execution in executions}) if executions else {}
+        """Return the jobs of executions with their secrets in clear, and the ids of those that cannot be read."""
+        callbacks = {execution.job_id: callback_job(execution) for execution in executions if execution.callback}
+        wanted = {execution.job_id for execution in executions} - callbacks.keys()
+        jobs = await self.jobs.load(wanted) if wanted else {}
         opened = {job_id: self.secrets.open(job) for job_id, job in jobs.items()}
         unreadable = frozenset(job_id for job_id, job in opened.items() if job is None)
-        return {job_id: opened[job_id] or job for job_id, job in jobs.items()}, unreadable
+        if missing := wanted - jobs.keys():
+            # What is there and cannot be read is not gone: another version of this service may know it.
+            unreadable |= await self.jobs.find_existing(missing)
+        return {job_id: opened[job_id] or job for job_id, job in jobs.items()} | callbacks, unreadable
 
     async def _poll(self, executor_id: str, request_id: str, limit: int, found: Sequence[Execution]) -> BeginBatch:
         # Executors that poll at one moment find the same executions; a random half lets most of them win something.
@@ -116,18 +142,43 @@ class BeginAttempts:
             return batch
         now = self.clock.now()
         jobs, unreadable = await self._load_jobs(found)
+        writes = await self._decide(found, jobs, unreadable, batch, request_id=request_id, now=now)
+        if writes:
+            lease = Lease(request_id, executor_id, now, now + self.lease, path)
+            await self._write_grants(lease, self._that_fit(writes, jobs, batch, now), jobs, batch)
+        return batch
+
+    async def _decide(
+        self,
+        found: Collection[Execution],
+        jobs: Mapping[str, Job],
+        unreadable: Collection[str],
+        batch: BeginBatch,
+        *,
+        request_id: str,
+        now: datetime,
+    ) -> Sequence[GrantWrite]:
+        """Return what is to be granted; end, refuse or postpone the rest."""
         writes: list[GrantWrite] = []
         ends: list[FinishWrite] = []
+        later: list[Execution] = []
         for execution in found:
             job = jobs.get(execution.job_id)
-            if job is not None and _is_repetition(execution, request_id):
+            readable = execution.job_id not in unreadable
+            if job is not None and readable and _is_repetition(execution, request_id):
                 batch.granted.append(GrantedAttempt(execution, job, execution.attempt_number, execution.fencing_token))
                 continue
+            if job is None and not readable:
+                batch.refused[execution.execution_id] = Refuse("NOT_READY")
+                later.append(execution)
+                continue
             match decide_begin(execution, job, now):
-                case Grant() if execution.job_id in unreadable:
+                case Grant() if not readable:
                     batch.refused[execution.execution_id] = Refuse("NOT_READY")
                     if _waited_for_key(execution, now):
                         ends.append(_end_unreadable(execution, now))
+                    else:
+                        later.append(execution)
                 case Grant(lost_lease) if job is not None:
                     lost = _lost_attempt(execution, now, "RETRY") if lost_lease else None
                     writes.append(GrantWrite(execution, job.revision, lost))
@@ -140,10 +191,11 @@ class BeginAttempts:
                 case Refuse() as refusal:
                     batch.refused[execution.execution_id] = refusal
         await self._end(ends, jobs)
-        if writes:
-            lease = Lease(request_id, executor_id, now, now + self.lease, path)
-            await self._write_grants(lease, self._that_fit(writes, jobs, batch, now), jobs, batch)
-        return batch
+        if later:
+            # Otherwise the oldest of them would be all that a poll finds.
+            waited = now - min(execution.available_time or execution.due_time for execution in later)
+            await self.executions.postpone(later, now + max(UNREADABLE_RECHECK, waited / 4))
+        return writes
 
     def _that_fit(
         self, writes: Sequence[GrantWrite], jobs: Mapping[str, Job], batch: BeginBatch, now: datetime
@@ -202,7 +254,10 @@ class BeginAttempts:
     async def _end(self, ends: Sequence[FinishWrite], jobs: Mapping[str, Job]) -> None:
         if ends:
             finished = await self.executions.finish(ends)
-            await self.settle([write for write in ends if write.execution_id in finished], jobs)
+            # A callback's job, which has its id, is in no store.
+            callbacks = {end.execution_id for end in ends if end.cause is Cause.CALLBACK}
+            stored = {job_id: job for job_id, job in jobs.items() if job_id not in callbacks}
+            await self.settle([write for write in ends if write.execution_id in finished], stored)
 
 
 def _is_repetition(execution: Execution, request_id: str) -> bool:
@@ -221,6 +276,7 @@ def _skip(execution: Execution, reason: str, now: datetime) -> FinishWrite:
         reason=reason,
         end_time=now,
         settle=False,
+        cause=execution.cause,
     )
 
 
@@ -234,6 +290,8 @@ def _end_lost(execution: Execution, state: ExecutionState, reason: str, now: dat
         end_time=now,
         settle=True,
         attempt=_lost_attempt(execution, now, reason),
+        lease_lost=True,
+        cause=execution.cause,
     )
 
 
@@ -250,6 +308,8 @@ def _end_unreadable(execution: Execution, now: datetime) -> FinishWrite:
         reason="SECRET_UNREADABLE",
         end_time=now,
         settle=True,
+        lease_lost=execution.state is ExecutionState.RUNNING,
+        cause=execution.cause,
     )
 
 

@@ -21,6 +21,7 @@ from libs.common.clock import Clock
 from libs.common.errors import InvalidArgumentError, PunctualError
 from libs.common.ids import new_id
 from libs.common.instants import truncate_to_millis
+from libs.common.tracing import format_trace_parent
 from services.scheduler.domain.definition_rules import check_definition
 from services.scheduler.domain.fingerprint import content_digest, fingerprint
 from services.scheduler.domain.idempotency import check_idempotency_key
@@ -226,4 +227,5 @@ class CreateJobs:
             idempotency_key=submission.idempotency_key,
             content_digest=content_digest(definition) if submission.idempotency_key else "",
             tzdata_version=TZDATA_VERSION,
+            trace_parent=format_trace_parent(),
         )

@@ -44,7 +44,8 @@ class Window:
             InvalidArgumentError: it ends before it starts, or is too long.
         """
         end = end or now + DEFAULT_AHEAD
-        start = start or end - DEFAULT_SPAN
+        # An end in the future asks for what comes as well, not instead.
+        start = start or min(end, now) - DEFAULT_SPAN
         if end < start:
             raise InvalidArgumentError([FieldViolation("end_time", "END_BEFORE_START", "lies before start_time")])
         if end - start > MAX_WINDOW:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from services.scheduler.domain.begin import takes_overlap_slot
+from services.scheduler.domain.begin import is_one_time, takes_overlap_slot
 from services.scheduler.domain.execution import Cause, Execution, ExecutionState, Phase, scheduled_execution_id
 from services.scheduler.domain.job import Job, JobState
 from services.scheduler.domain.planning import FireCursor, PlannedFire, plan_fires
@@ -13,6 +13,10 @@ from services.scheduler.domain.schedule import due_time
 from services.scheduler.usecases.ports import DueJob, ExecutionStore
 
 _HOLD_REASONS = {JobState.PAUSED: "JOB_PAUSED", JobState.FAILED: "JOB_FAILED"}
+
+
+CATCH_UP_REASON = "CATCH_UP_PACE"
+"""Why a missed fire waits for its slot."""
 
 
 def materialize(
@@ -40,7 +44,8 @@ def materialize(
         available_time=fire.due_time,
         end_time=now if skipped else None,
         expire_time=now + retention if skipped else None,
-        trace_parent=job.trace_parent,
+        # What fires again and again is no part of the call that once asked for it (see `TickTraces`).
+        trace_parent=job.trace_parent if is_one_time(job.cursor.schedule) else "",
     )
 
 
@@ -75,6 +80,11 @@ async def settle_cursor(
             ]
         )
         fire_time = plan.next_fire_time
+
+
+def held_back(execution: Execution, until: datetime) -> Execution:
+    """Return the execution of a missed fire that waits for its slot."""
+    return replace(execution, phase=Phase.WAITING, wake_time=until, available_time=until, wait_reason=CATCH_UP_REASON)
 
 
 def _due_part(job: Job, fire_time: datetime) -> DueJob:

@@ -68,7 +68,10 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionFilter:
-    """Which executions a list shows; what is empty or None does not restrict."""
+    """Which executions a list shows; what is empty or None does not restrict.
+
+    A job's callbacks are no executions of it: they come only where no other cause is asked for.
+    """
 
     job_id: str = ""
     project_id: str = ""
@@ -122,11 +125,26 @@ class JobStore(Protocol):
         ...
 
     async def load(self, job_ids: Collection[str]) -> Mapping[str, Job]:
-        """Return the jobs that exist, by id, of any org."""
+        """Return the jobs that exist and can be read, by id, of any org."""
         ...
 
-    async def find_due(self, partitions: Collection[int], until: datetime, limit: int) -> Sequence[DueJob]:
-        """Return ACTIVE jobs of the partitions that are due by `until`, oldest first, orgs taking turns."""
+    async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
+        """Return which of the jobs exist, whether this version can read them or not."""
+        ...
+
+    async def find_due(
+        self,
+        partitions: Collection[int],
+        until: datetime,
+        limit: int,
+        *,
+        since: datetime | None = None,
+        without_orgs: Collection[str] = (),
+    ) -> Sequence[DueJob]:
+        """Return ACTIVE jobs of the partitions that are due by `until`, oldest first.
+
+        Without those that were due before `since`, and without those of some orgs.
+        """
         ...
 
     async def advance(self, moves: Sequence[CursorMove]) -> None:
@@ -141,8 +159,8 @@ class JobStore(Protocol):
         """Set the failed executions in a row to none."""
         ...
 
-    async def count_failure(self, job_id: str, execution_id: str) -> int:
-        """Count a failed execution once, however often it is said, and return the failures in a row."""
+    async def count_failures(self, failures: Mapping[str, Collection[str]]) -> Mapping[str, int]:
+        """Count failed executions, given by job, once each, however often it is said; return the failures in a row."""
         ...
 
     async def stop(
@@ -153,13 +171,20 @@ class JobStore(Protocol):
         note: str,
         now: datetime,
         *,
+        ended: datetime | None = None,
         audit: AuditEvent | None = None,
     ) -> bool:
-        """Take an ACTIVE job to PAUSED or FAILED on the scheduler's own decision; False when it was not ACTIVE."""
+        """Take an ACTIVE job to PAUSED or FAILED on the scheduler's own decision; False when it was not ACTIVE.
+
+        Nor when it came into that state after `ended`, the end of the execution that is the cause.
+        """
         ...
 
-    async def find_orphaned(self, before: datetime, limit: int) -> Sequence[str]:
-        """Return ACTIVE jobs without a further fire that were last touched before an instant."""
+    async def find_orphaned(self, before: datetime, limit: int, *, partition: int = 0, skip: int = 0) -> Sequence[str]:
+        """Return ACTIVE jobs without a further fire that were last touched before an instant.
+
+        By partition, from one on, without the first `skip`.
+        """
         ...
 
 
@@ -209,6 +234,10 @@ class FinishWrite:
     trace_id: str = ""
     is_report: bool = False
     """Whether a report of the lease's holder says so, which a repetition of it is recognized by."""
+    lease_lost: bool = False
+    """Whether it ends a lost lease: it counts only if that has run out by `end_time`, for its holder may renew it."""
+    cause: Cause = Cause.SCHEDULE
+    """The execution's, to count its end by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +302,13 @@ class ExecutionStore(Protocol):
         """Return the executions that exist, by id, of any org, without answers."""
         ...
 
-    async def take_waiting(self, partitions: Collection[int], until: datetime, limit: int) -> Sequence[Execution]:
+    async def load_with_answers(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
+        """Return the executions that exist, by id, of any org, with their answers but not the answers' bytes."""
+        ...
+
+    async def take_waiting(
+        self, partitions: Collection[int], until: datetime, limit: int, *, without_orgs: Collection[str] = ()
+    ) -> Sequence[Execution]:
         """Hand over executions whose wait ends by `until`: their poll time moves to the grace after that end."""
         ...
 
@@ -281,12 +316,20 @@ class ExecutionStore(Protocol):
         """Return the executions that a request was granted, while their leases hold at `now`."""
         ...
 
-    async def find_overdue(self, now: datetime, limit: int) -> Sequence[Execution]:
+    async def find_overdue(
+        self, now: datetime, limit: int, *, without_orgs: Collection[str] = ()
+    ) -> Sequence[Execution]:
         """Return executions that no delivery reached in time, and those whose lease ran out, oldest first."""
         ...
 
-    async def find_ready(self, until: datetime, limit: int) -> Sequence[Execution]:
+    async def find_ready(
+        self, until: datetime, limit: int, *, without_orgs: Collection[str] = ()
+    ) -> Sequence[Execution]:
         """Return all executions that may begin by `until`, delivered or not, oldest first."""
+        ...
+
+    async def postpone(self, executions: Sequence[Execution], wake_time: datetime) -> None:
+        """Let nobody look at executions before an instant; one that was changed since it was read stays as it is."""
         ...
 
     async def grant(self, lease: Lease, grants: Sequence[GrantWrite]) -> GrantResult:
@@ -414,13 +457,32 @@ class ExecutionFeed(Protocol):
 
 
 class BlobStore(Protocol):
-    """Answers that are too large for their execution's record."""
+    """Answers that are too large for their execution's record. A blob is written once, whole or not at all."""
+
+    async def write(self, blob_id: str, chunks: AsyncIterator[bytes]) -> None:
+        """Store bytes durably under an id that was never used before.
+
+        When this fails or is cancelled, no blob is there to be read; `delete` removes what is left of it.
+
+        Raises:
+            UnavailableError: the store does not take it now.
+        """
+        ...
 
     def open_stream(self, blob_id: str) -> AsyncIterator[bytes]:
         """Return an answer's stored bytes in parts.
 
         Raises:
             NotFoundError: no such blob.
+            UnavailableError: the store does not answer.
+        """
+        ...
+
+    async def delete(self, blob_id: str) -> None:
+        """Remove a blob, or what an upload that failed has left of it; nothing happens when there is neither.
+
+        Raises:
+            UnavailableError: the store does not answer.
         """
         ...
 
@@ -492,6 +554,6 @@ class DueNudge(Protocol):
         """Say that something is due at an instant."""
         ...
 
-    async def wait(self, until: datetime, timeout: float, *, since: int) -> None:
-        """Wait until something due by `until` is, or since the mark was, notified, at most `timeout` seconds."""
+    async def wait(self, until: datetime, timeout: float, *, since: int) -> bool:
+        """Wait until something due by `until` is, or since the mark was, notified; False: not in `timeout` seconds."""
         ...

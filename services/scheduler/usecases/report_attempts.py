@@ -12,9 +12,20 @@ from datetime import timedelta
 
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
+from services.scheduler.domain.callback import callback_job, is_told
 from services.scheduler.domain.execution import Attempt, Execution, ExecutionState, Outcome, head_of
 from services.scheduler.domain.job import Job
-from services.scheduler.domain.outcome import AttemptReport, Decision, Defer, Finish, Result, Retry, decide_outcome
+from services.scheduler.domain.outcome import (
+    STOP_REASON,
+    AttemptReport,
+    Decision,
+    Defer,
+    Finish,
+    Result,
+    Retry,
+    attempt_reason,
+    decide_outcome,
+)
 from services.scheduler.domain.target_host import TARGET_WAIT_REASONS
 from services.scheduler.domain.target_url import split_target_url
 from services.scheduler.usecases.ports import AnswerQuota, DueNudge, ExecutionStore, FinishWrite, JobStore, WaitWrite
@@ -22,6 +33,9 @@ from services.scheduler.usecases.settle import SettleFinished, settled_write
 
 MAX_ERROR_MESSAGE = 1000
 """Characters of an attempt's error message that are kept."""
+
+Reported = tuple[str, int]
+"""Names a report: the execution's id and the fencing token."""
 
 QUOTA_WARNING = "the org has used up its quota of stored bytes, so only the beginning of the answer is kept"
 
@@ -39,34 +53,38 @@ class ReportAttempts:
     chance: Callable[[], float]
     """Makes the jitter of retries: a number in [0, 1)."""
 
-    async def __call__(self, reports: Sequence[AttemptReport]) -> frozenset[tuple[str, int]]:
-        """Apply reports; returns (execution id, fencing token) of those that counted, now or by an earlier copy."""
+    async def __call__(self, reports: Sequence[AttemptReport]) -> Mapping[Reported, ExecutionState]:
+        """Apply reports; returns those that counted, now or by an earlier copy, with their executions' states."""
         executions = await self.executions.load({report.execution_id for report in reports})
         jobs = await self.jobs.load({execution.job_id for execution in executions.values()})
-        repeated: set[tuple[str, int]] = set()
+        counted: dict[Reported, ExecutionState] = {}
         writes: dict[str, FinishWrite | WaitWrite] = {}
         for report in reports:
             execution = executions.get(report.execution_id)
             if execution is None:
                 continue
             if report.fencing_token and report.fencing_token == execution.reported_token:
-                repeated.add((report.execution_id, report.fencing_token))
+                counted[report.execution_id, report.fencing_token] = execution.state
             elif _holds_lease(execution, report) and report.execution_id not in writes:
-                writes[report.execution_id] = self._write(report, execution, jobs.get(execution.job_id))
+                job = callback_job(execution) if execution.callback else jobs.get(execution.job_id)
+                writes[report.execution_id] = self._write(report, execution, job)
         # A repetition is not decided again: the clock or an edit of the job could turn a retry into an end.
-        ended = [executions[execution_id] for execution_id, _ in repeated if executions[execution_id].state.is_final]
+        ended = [executions[execution_id] for (execution_id, _), state in counted.items() if state.is_final]
         await self.settle([settled_write(execution, self.clock.now()) for execution in ended], jobs)
         finishes = [write for write in writes.values() if isinstance(write, FinishWrite)]
         waits = [write for write in writes.values() if isinstance(write, WaitWrite)]
-        applied = await self._apply(finishes, waits, executions, jobs)
-        return frozenset(repeated | {(execution_id, writes[execution_id].fencing_token) for execution_id in applied})
+        for execution_id in await self._apply(finishes, waits, executions, jobs):
+            write = writes[execution_id]
+            state = write.state if isinstance(write, FinishWrite) else ExecutionState.READY
+            counted[execution_id, write.fencing_token] = state
+        return counted
 
     def _write(self, report: AttemptReport, execution: Execution, job: Job | None) -> FinishWrite | WaitWrite:
         if report.response is not None and self.answers.is_full(execution.org_id):
             report = replace(report, response=head_of(report.response, QUOTA_WARNING))
         match self._decide(report, execution, job):
             case Finish() as decision:
-                return _finish(report, execution, decision)
+                return _finish(report, execution, job, decision)
             case Retry(outcome, at):
                 attempt = _attempt(report, execution, outcome, "RETRY")
                 return WaitWrite(
@@ -97,7 +115,8 @@ class ReportAttempts:
             job.definition,
             # A lost attempt grows the number that the target sees, and spares the budget of retries.
             attempt_number=execution.attempt_number - execution.loss_count,
-            due_time=execution.due_time,
+            # A fire that is caught up late has its whole age before it.
+            age_from=max(execution.due_time, execution.create_time),
             now=self.clock.now(),
             chance=self.chance(),
         )
@@ -143,7 +162,7 @@ def _wait_host(reason: str, job: Job | None) -> str:
     return split_target_url(job.definition.target.url).host_port
 
 
-def _finish(report: AttemptReport, execution: Execution, decision: Finish) -> FinishWrite:
+def _finish(report: AttemptReport, execution: Execution, job: Job | None, decision: Finish) -> FinishWrite:
     reason = execution.cancel_reason if decision.state is ExecutionState.CANCELLED else decision.reason
     return FinishWrite(
         execution_id=report.execution_id,
@@ -152,12 +171,17 @@ def _finish(report: AttemptReport, execution: Execution, decision: Finish) -> Fi
         state=decision.state,
         reason=reason or decision.reason,
         end_time=report.end_time,
-        settle=decision.state is not ExecutionState.SUCCEEDED,
+        settle=(
+            decision.state is not ExecutionState.SUCCEEDED
+            or decision.reason == STOP_REASON
+            or (job is not None and is_told(job.definition.callback, decision.state))
+        ),
         attempt=_attempt(report, execution, decision.outcome, decision.reason or decision.state.value),
         response=report.response,
         lag_micros=_first_lag(report, execution),
         trace_id=report.trace_id,
         is_report=True,
+        cause=execution.cause,
     )
 
 
@@ -179,7 +203,7 @@ def _attempt(report: AttemptReport, execution: Execution, outcome: Outcome, deci
         fencing_token=report.fencing_token,
         decision=decision,
         status_code=report.response.status_code if report.response else 0,
-        error_reason=report.error_reason,
+        error_reason=attempt_reason(report, outcome),
         error_message=report.error_message[:MAX_ERROR_MESSAGE],
         rate_limit=report.rate_limit,
         redirect_count=report.redirect_count,

@@ -13,6 +13,7 @@ from libs.common.clock import Clock
 from libs.common.errors import FailedPreconditionError
 from libs.common.ids import new_id
 from libs.common.instants import truncate_to_millis
+from libs.common.tracing import format_trace_parent, trace_id_of
 from services.scheduler.domain.execution import Cause, Execution, Phase, requested_execution_id
 from services.scheduler.domain.idempotency import check_idempotency_key, unique_part
 from services.scheduler.domain.job import Job, JobState
@@ -54,10 +55,16 @@ class RequestExecution:
         Raises:
             InvalidArgumentError: the key is no key.
             NotFoundError: no such execution within the caller's scope, or its job was purged.
-            FailedPreconditionError: the execution is not final, or its job is deleted.
+            FailedPreconditionError: the execution is not final, or a callback, or its job is deleted.
         """
         check_idempotency_key(idempotency_key)
         repeated = await self.executions.get(caller.scope, execution_id)
+        if repeated.callback:
+            raise FailedPreconditionError(
+                "CALLBACK_NOT_REPEATABLE",
+                f"execution {execution_id} is a callback, which is repeated by itself until it is taken",
+                metadata={"executionId": execution_id},
+            )
         unique = unique_part(execution_id, idempotency_key) if idempotency_key else new_id()
         new_execution_id = requested_execution_id(repeated.job_id, unique)
         if idempotency_key and (first := await self._find(new_execution_id)):
@@ -94,7 +101,7 @@ class RequestExecution:
         retried_execution_id: str = "",
         slot_time: datetime | None = None,
     ) -> Execution:
-        now = truncate_to_millis(self.clock.now())
+        now, trace_parent = truncate_to_millis(self.clock.now()), format_trace_parent()
         await self.executions.insert_new(
             [
                 Execution(
@@ -115,6 +122,8 @@ class RequestExecution:
                     available_time=now,
                     retried_execution_id=retried_execution_id,
                     slot_time=slot_time,
+                    trace_parent=trace_parent,
+                    trace_id=trace_id_of(trace_parent),
                 )
             ],
             audit=call_event(

@@ -8,17 +8,19 @@ mark that the settler finds; for successes the sweep over jobs without a further
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
+from services.scheduler.domain.callback import FAILURES_REASON, failing_change
 from services.scheduler.domain.execution import FAILURES, Execution, ExecutionState, job_id_of
-from services.scheduler.domain.job import Job, JobState, OverlapPolicy
+from services.scheduler.domain.job import Job, JobState, OverlapPolicy, partition_of
+from services.scheduler.domain.outcome import STOP_REASON
 from services.scheduler.usecases.audit import stop_event
+from services.scheduler.usecases.callbacks import WriteCallbacks
 from services.scheduler.usecases.ports import DueNudge, ExecutionStore, FinishWrite, JobStore
 
-STOP_REASON = "TARGET_ASKED_TO_STOP"
 OVERLAP_REASON = "OVERLAP"
 ORPHAN_AGE = timedelta(minutes=1)
 """How long a job without a further fire stays untouched before the sweep asks whether anything of it still runs."""
@@ -32,6 +34,7 @@ class SettleFinished:
     executions: ExecutionStore
     nudge: DueNudge
     clock: Clock
+    callbacks: WriteCallbacks
 
     async def __call__(self, finishes: Sequence[FinishWrite], jobs: Mapping[str, Job]) -> None:
         """Settle written ends; `jobs` are the jobs as read before the write."""
@@ -41,9 +44,14 @@ class SettleFinished:
         recovered = {job_id for job_id in succeeded if job_id in jobs and jobs[job_id].consecutive_failures}
         if recovered:
             await self.jobs.reset_failures(recovered)
-        for write in finishes:
-            if write.state in FAILURES:
-                await self._settle_failure(write, jobs.get(job_id_of(write.execution_id)))
+        known = [(write, jobs[job_id]) for write in finishes if (job_id := job_id_of(write.execution_id)) in jobs]
+        stopping = {job.job_id: (write, job) for write, job in known if write.reason == STOP_REASON}
+        for write, job in stopping.values():
+            await self._stop(job, JobState.PAUSED, STOP_REASON, "the target asked to stop", write.end_time)
+        await self._settle_failures(
+            [(write, job) for write, job in known if write.state in FAILURES and write.reason != STOP_REASON]
+        )
+        await self.callbacks.executions_ended(known)
         await self._complete({job_id_of(write.execution_id) for write in finishes}, jobs)
         await self._wake_queued(finishes, jobs)
         crash_point("scheduler.settling")
@@ -51,26 +59,34 @@ class SettleFinished:
         if unsettled:
             await self.executions.settled(unsettled)
 
-    async def _settle_failure(self, write: FinishWrite, job: Job | None) -> None:
-        if job is None:
+    async def _settle_failures(self, failures: Sequence[tuple[FinishWrite, Job]]) -> None:
+        """Count failures, many in one write, and stop the jobs that have had too many of them in a row."""
+        if not failures:
             return
-        now = self.clock.now()
-        if write.reason == STOP_REASON:
-            await self._stop(job, JobState.PAUSED, STOP_REASON, "the target asked to stop", now)
-            return
-        in_a_row = await self.jobs.count_failure(job.job_id, write.execution_id)
-        limit = job.definition.max_consecutive_failures
-        if in_a_row < limit:
-            return
-        # A success whose reset was lost with its process must not end a job: the executions decide.
-        latest = await self.executions.latest_states(job.job_id, limit)
-        if len(latest) >= limit and all(state in FAILURES for state in latest):
-            note = f"{limit} failed executions in a row, the last one {write.execution_id}"
-            await self._stop(job, JobState.FAILED, "CONSECUTIVE_FAILURES", note, now)
+        by_job: dict[str, list[str]] = {}
+        for write, job in failures:
+            by_job.setdefault(job.job_id, []).append(write.execution_id)
+        in_a_row = await self.jobs.count_failures(by_job)
+        latest = {job.job_id: (write, job) for write, job in failures}
+        failed = {job.job_id for _, job in failures if failing_change(job, by_job[job.job_id])}
+        for write, job in latest.values():
+            limit = job.definition.max_consecutive_failures
+            if in_a_row.get(job.job_id, 0) < limit:
+                continue
+            # A success whose reset was lost with its process must not end a job: the executions decide.
+            states = await self.executions.latest_states(job.job_id, limit)
+            if len(states) >= limit and all(state in FAILURES for state in states):
+                note = f"{limit} failed executions in a row, the last one {write.execution_id}"
+                await self._stop(job, JobState.FAILED, FAILURES_REASON, note, write.end_time)
+                failed.add(job.job_id)
+        # If we die here, the failures are still SETTLING; the sweep finds by its history that the job failed by them.
+        await self.callbacks.jobs_failed({job_id: by_job[job_id] for job_id in failed})
 
-    async def _stop(self, job: Job, state: JobState, reason: str, note: str, now: datetime) -> None:
+    async def _stop(self, job: Job, state: JobState, reason: str, note: str, ended: datetime) -> None:
+        """Stop a job for an execution that ended, unless somebody resumed it since: then it was stopped before."""
+        now = self.clock.now()
         event = stop_event(job, state, reason, note, now)
-        await self.jobs.stop(job.job_id, state, reason, note, now, audit=event)
+        await self.jobs.stop(job.job_id, state, reason, note, now, ended=ended, audit=event)
 
     async def _complete(self, job_ids: set[str], jobs: Mapping[str, Job]) -> None:
         """Complete jobs that have no further fire and nothing running."""
@@ -108,7 +124,7 @@ def settled_write(execution: Execution, now: datetime) -> FinishWrite:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SweepUnsettled:
     """Finds what a process that died left unsettled; runs now and then on every replica."""
 
@@ -117,6 +133,11 @@ class SweepUnsettled:
     settle: SettleFinished
     clock: Clock
     batch: int = 500
+    _place: tuple[int, int] = field(default=(0, 0), init=False)
+    """Where the next sweep for orphans goes on: the partition, and how many of it were looked at already.
+
+    Most jobs without a further fire are no orphans but wait for their last execution, and must not hide the others.
+    """
 
     async def run_once(self) -> int:
         """Settle one batch of each kind; returns how many records it looked at."""
@@ -124,7 +145,16 @@ class SweepUnsettled:
         executions = await self.executions.find_unsettled(now, self.batch)
         jobs = await self.jobs.load({execution.job_id for execution in executions})
         await self.settle([settled_write(execution, now) for execution in executions], jobs)
-        orphans = set(await self.jobs.find_orphaned(now - ORPHAN_AGE, self.batch))
+        partition, skip = self._place
+        orphans = await self.jobs.find_orphaned(now - ORPHAN_AGE, self.batch, partition=partition, skip=skip)
+        self._place = self._next_place(orphans)
         if orphans:
-            await self.jobs.complete(orphans - await self.executions.find_live_jobs(orphans), now)
+            await self.jobs.complete(set(orphans) - await self.executions.find_live_jobs(orphans), now)
         return len(executions) + len(orphans)
+
+    def _next_place(self, orphans: Sequence[str]) -> tuple[int, int]:
+        if len(orphans) < self.batch:
+            return 0, 0
+        partition, skip = self._place
+        reached = partition_of(orphans[-1])
+        return (partition, skip + self.batch) if reached == partition else (reached, 0)

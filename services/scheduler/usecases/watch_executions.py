@@ -1,9 +1,12 @@
-"""Streams changes of executions to callers: bounded in number, with a sign of life, and ended when the server stops."""
+"""Streams changes of executions to callers: bounded in number, and with a sign of life.
+
+A watch ends when the server stops, and within seconds of the moment from which its caller would be let in no more.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from libs.common.clock import Clock
@@ -14,6 +17,8 @@ from services.scheduler.usecases.ports import ExecutionFeed, WatchFilter
 
 HEARTBEAT_SECONDS = 15.0
 RETRY_SECONDS = 5.0
+READMIT_SECONDS = 5.0
+"""How often an open watch is judged anew; what a revoked key may still see is bounded by this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +39,12 @@ class WatchExecutions:
         self._max_watches = max_watches
         self._open = 0
 
-    async def __call__(self, caller: Caller, where: WatchFilter, resume_token: str) -> AsyncIterator[WatchedChange]:
+    async def __call__(
+        self, caller: Caller, where: WatchFilter, resume_token: str, readmit: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[WatchedChange]:
         """Yield a heartbeat as soon as the watch stands, then changes and heartbeats, until the caller or we stop.
+
+        `readmit` raises once the caller would be let in no more, and so ends the watch.
 
         Raises:
             ResourceExhaustedError: too many watches are open at this replica.
@@ -53,7 +62,11 @@ class WatchExecutions:
         try:
             async with self._feed.open(caller.scope, where, resume_token) as changes:
                 beat = self._clock.monotonic() - HEARTBEAT_SECONDS
+                admitted = self._clock.monotonic()
                 while not self._stopping.is_set():
+                    if self._clock.monotonic() - admitted >= READMIT_SECONDS:
+                        await readmit()
+                        admitted = self._clock.monotonic()
                     if self._clock.monotonic() - beat >= HEARTBEAT_SECONDS:
                         beat = self._clock.monotonic()
                         yield WatchedChange(None, changes.resume_token)
@@ -62,4 +75,6 @@ class WatchExecutions:
                         yield WatchedChange(execution, changes.resume_token)
         finally:
             self._open -= 1
-        raise UnavailableError("SHUTTING_DOWN", "this replica stops: watch again, from the last token on")
+        raise UnavailableError(
+            "SHUTTING_DOWN", "this replica stops: watch again, from the last token on", retry_after_seconds=0
+        )

@@ -236,3 +236,17 @@ async def test_batches_of_the_same_keys_at_once_make_each_job_once(api: ServedSc
     ids = [[result.job.job_id for result in answer.results] for answer in answers]
     assert all(row == ids[0] for row in ids)
     assert len(await stored(api)) == 100
+
+
+async def test_what_is_wrong_is_said_all_at_once(api: ServedScheduler) -> None:
+    job = a_job(name="", schedule=cron("x y z"), max_consecutive_failures=-1)
+    job.target.url = "ftp://example.com"
+    job.target.headers.add(name="bad name", value="x")
+    refusal = await refused(create(api, job, idempotency_key="k" * 200))
+    assert set(refusal.fields) >= {
+        "job.name",
+        "job.schedule.cron.expression",
+        "job.target.url",
+        "job.target.headers[0].name",
+        "job.max_consecutive_failures",
+    }

@@ -23,10 +23,12 @@ from services.scheduler.adapters.mongo.execution_store import MongoExecutionStor
 from services.scheduler.adapters.mongo.header_secrets import HeaderSecrets
 from services.scheduler.adapters.mongo.job_store import MongoJobStore
 from services.scheduler.adapters.mongo.migrations import bind_documents, migrate
+from services.scheduler.adapters.mongo.watched_records import MongoWatchedRecords
 from services.scheduler.domain.execution import Execution, ExecutionState, Phase
 from services.scheduler.domain.job import Job, JobState
 from services.scheduler.usecases.caller import OrgScope
 from services.scheduler.usecases.ports import ExecutionFilter, JobFilter
+from services.scheduler.usecases.watchdog import Place
 from tests.support.scheduler_values import (
     DAY,
     HOUR,
@@ -59,11 +61,14 @@ class SentCommands(CommandListener):
     """Notes the commands that carry a query of the stores."""
 
     commands: list[Document] = field(default_factory=list)
+    counts: list[Document] = field(default_factory=list)
+    """Aggregations, which is what the driver makes of a count."""
 
     def started(self, event: CommandStartedEvent) -> None:
-        if event.command_name in {"find", "update", "delete"}:
+        if event.command_name in {"find", "update", "delete", "aggregate"}:
             driver_fields = {"lsid", "$db", "$clusterTime", "txnNumber", "writeConcern", "$readPreference"}
-            self.commands.append({k: v for k, v in event.command.items() if k not in driver_fields})
+            kept = self.counts if event.command_name == "aggregate" else self.commands
+            kept.append({k: v for k, v in event.command.items() if k not in driver_fields})
 
     def succeeded(self, event: CommandSucceededEvent) -> None:
         """Not of interest."""
@@ -233,6 +238,25 @@ async def test_a_tick_of_some_partitions_passes_over_the_others_in_the_index(sub
     assert not plan.stages & {"COLLSCAN", "SORT"}
 
 
+async def test_a_look_past_an_orgs_backlog_reads_its_keys_and_none_of_its_documents(subject: Subject) -> None:
+    (plan,) = await subject.explain(subject.jobs.find_due(ALL, at(100), 1000, without_orgs=["org-a", "org-b"]))
+    assert 0 < plan.returned < DUE
+    assert plan.keys <= 2 * DUE
+    assert plan.documents == plan.returned
+    assert not plan.stages & {"COLLSCAN", "SORT"}
+    for finding in (subject.executions.find_overdue, subject.executions.find_ready):
+        (plan,) = await subject.explain(finding(at(6), 1000, without_orgs=[SCOPE.org_id]))
+        assert (plan.returned, plan.documents) == (0, 0)
+        assert plan.keys <= 4 * LIVE
+        assert not plan.stages & {"COLLSCAN", "SORT"}
+
+
+async def test_fires_on_time_are_read_past_all_that_was_missed(subject: Subject) -> None:
+    (plan,) = await subject.explain(subject.jobs.find_due(ALL, at(100), 1000, since=at(10)))
+    assert 0 < plan.returned < DUE
+    assert_cheap(plan)
+
+
 async def test_waits_with_nothing_to_take_cost_one_seek(subject: Subject) -> None:
     (plan,) = await subject.explain(subject.executions.take_waiting(ALL, at(-1000), 1000))
     assert plan.returned == 0
@@ -395,3 +419,42 @@ async def test_orphans_are_found_by_the_absence_of_a_fire(subject: Subject) -> N
     (plan,) = await subject.explain(subject.jobs.find_orphaned(NOW, 500))
     assert plan.returned == 0
     assert_cheap(plan, more=2)
+
+
+# The watchdog
+
+
+async def test_the_watchdog_looks_at_the_oldest_of_each_kind(subject: Subject) -> None:
+    plans = await subject.explain(MongoWatchedRecords().overdue(at(6), 1000))
+    assert [plan.returned for plan in plans] == [1] * len(Place)
+    for plan in plans:
+        assert_cheap(plan)
+
+
+async def test_the_watchdog_counts_along_an_index_up_to_a_bound(subject: Subject) -> None:
+    subject.sent.counts.clear()
+    found = await MongoWatchedRecords().overdue(at(6), 20)
+    assert {overdue.count for overdue in found.values()} == {20}
+    assert len(subject.sent.counts) == len(Place)
+    for command in subject.sent.counts:
+        answer = await subject.database.command("explain", command, verbosity="executionStats")
+        assert not {"COLLSCAN", "SORT"} & set(_named(answer, "stage")), answer
+        assert max(_numbers(answer, "totalKeysExamined")) <= 22
+
+
+async def test_the_watchdog_finds_the_partitions_of_overdue_jobs(subject: Subject) -> None:
+    (plan,) = await subject.explain(MongoWatchedRecords().partitions_of_overdue_jobs(ALL, at(60), 100))
+    assert plan.returned == 100
+    assert_cheap(plan)
+
+
+def _numbers(tree: object, key: str) -> Iterator[int]:
+    """Return all numbers under a key of a plan."""
+    if isinstance(tree, Mapping):
+        if isinstance(tree.get(key), int):
+            yield tree[key]
+        for value in tree.values():
+            yield from _numbers(value, key)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _numbers(value, key)

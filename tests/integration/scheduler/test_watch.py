@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import jwt
 import pytest
 from punctual.internal.v1 import attempt_service_pb2
-from punctual.v1 import execution_pb2
+from punctual.v1 import api_key_pb2, api_key_service_pb2, execution_pb2
+from punctual.v1.api_key_service_pb2_grpc import ApiKeyServiceStub
 from punctual.v1.execution_service_pb2 import WatchExecutionsRequest, WatchExecutionsResponse
 from punctual.v1.job_service_pb2 import RunJobRequest
 
 from services.scheduler.usecases import watch_executions
 from tests.support.served_scheduler import ORG, ServedScheduler, refusal, served_scheduler
+from tests.support.token_issuer import AUDIENCE, ISSUER, good_claims
 
 Execution = execution_pb2.Execution
 PATIENCE = 10.0
@@ -190,3 +194,54 @@ async def test_a_watch_ends_cleanly_when_the_server_stops(api: ServedScheduler) 
         api.stopping.set()
         error = await watch.ends()
         assert (error.code(), refusal(error).reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+
+
+SECRET = "a secret of the tests that is long enough"
+PRODUCTION = {
+    "auth_mode": "production",
+    "allow_plaintext": True,
+    "jwt_issuer": ISSUER,
+    "jwt_audience": AUDIENCE,
+    "jwt_hs256_secret": SECRET,
+    "jwt_leeway_seconds": 0.0,
+    "api_key_cache_seconds": 0.0,
+    "key_ring": f"k1:{'A' * 43}=",
+}
+
+
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),)
+
+
+def signed(seconds: int) -> str:
+    claims = good_claims(exp=int(time.time()) + seconds, scope="executions.read keys.admin")
+    return jwt.encode(claims, SECRET, algorithm="HS256")
+
+
+async def test_a_watch_ends_when_its_key_is_revoked(
+    mongo_uri: str, empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_executions, "READMIT_SECONDS", 0.01)
+    admin = bearer(signed(60))
+    async with served_scheduler(mongo_uri, empty_database, **PRODUCTION) as api:
+        keys = ApiKeyServiceStub(api.channel)
+        wanted = api_key_pb2.ApiKey(name="dashboard", scopes=["executions.read"])
+        made = await keys.CreateApiKey(api_key_service_pb2.CreateApiKeyRequest(api_key=wanted), metadata=admin)
+        async with watching(api, metadata=bearer(made.secret)) as watch, watching(api, metadata=admin) as other:
+            revoked = api_key_service_pb2.RevokeApiKeyRequest(key_id=made.api_key.key_id)
+            await keys.RevokeApiKey(revoked, metadata=admin)
+            error = await watch.ends()
+            assert (error.code(), refusal(error).reason) == (grpc.StatusCode.UNAUTHENTICATED, "API_KEY_REVOKED")
+            assert not other.call.done(), "the watches of others go on"
+
+
+async def test_a_watch_ends_when_its_token_expires(
+    mongo_uri: str, empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_executions, "READMIT_SECONDS", 0.01)
+    async with (
+        served_scheduler(mongo_uri, empty_database, **PRODUCTION) as api,
+        watching(api, metadata=bearer(signed(2))) as watch,
+    ):
+        error = await watch.ends()
+        assert (error.code(), refusal(error).reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED")

@@ -10,7 +10,7 @@ import pytest
 from services.scheduler.domain.execution import ExecutionState, Phase
 from services.scheduler.domain.job import CatchUpMode, CatchUpPolicy, JobState
 from services.scheduler.domain.schedule import Cron, Schedule
-from tests.support.scheduler_values import MINUTE, SCOPE, SECOND, a_definition, a_job, at, once
+from tests.support.scheduler_values import MINUTE, NOW, SCOPE, SECOND, a_definition, a_job, at, once
 from tests.support.scheduler_world import ALL, HORIZON, Death, World
 
 
@@ -99,16 +99,21 @@ async def test_fires_missed_in_an_outage_are_all_on_record(
 ) -> None:
     job = await world.job(schedule=Schedule(Cron("*/15 * * * *")), catch_up=CatchUpPolicy(mode))
     await world.advance(75 * MINUTE + 120 * SECOND)
-    delivered = await world.delivered()
+    await world.delivered()
     assert world.reasons(job) == expected
-    assert len(delivered) == expected.count("READY")
+    taken = [execution for execution in world.fires(job).values() if execution.state is ExecutionState.READY]
+    assert len(taken) == expected.count("READY")
+    # Late: the grace counts from now, and they come one after the other.
+    starts = [execution.available_time for execution in taken[1:]]
+    assert starts == [world.clock.now() + (number + 1) * SECOND / 100 for number in range(len(starts))]
+    for execution in taken:
+        assert execution.phase is Phase.DISPATCHED
+        assert execution.wake_time is not None
+        assert execution.wake_time - max(execution.available_time or NOW, world.clock.now()) == 2 * SECOND
     for execution in world.fires(job).values():
         if execution.state is ExecutionState.SKIPPED:
             assert (execution.phase, execution.end_time) == (None, world.clock.now())
             assert execution.expire_time is not None
-        else:
-            # Late: the grace counts from now.
-            assert execution.wake_time == world.clock.now() + 2 * SECOND
 
 
 async def test_a_pass_decides_a_bounded_number_of_fires_and_says_that_there_is_more(world: World) -> None:
@@ -133,7 +138,7 @@ async def test_a_flood_of_fires_does_not_hold_up_retries_for_good(world: World) 
         await world.job(schedule=once(at(10)))
     await world.advance(10)
     batch = await world.tick(limit=5)
-    assert len(batch.executions) == 6
+    assert len(batch.executions) <= 5
     assert retried in [execution.execution_id for execution in batch.executions]
     assert batch.more
     assert world.job_state(early) is JobState.ACTIVE
@@ -150,6 +155,7 @@ async def test_a_job_whose_schedule_cannot_be_evaluated_stops_alone(world: World
     stopped = world.stored(broken)
     assert (stopped.state, stopped.state_reason) == (JobState.FAILED, "SCHEDULE_UNUSABLE")
     assert "Mars/Phobos" in stopped.state_note
+    assert [(event.object_id, event.method) for event in world.jobs.events] == [(broken.job_id, "job.failed")]
     assert list(world.fires(sound)) == [at(60)]
 
 
@@ -165,7 +171,7 @@ async def test_a_waiting_call_returns_when_something_near_is_announced(world: Wo
     assert [execution.fire_time for execution in (await call).executions] == [at(2)]
 
 
-async def test_a_waiting_call_looks_once_more_when_its_time_is_over(world: World) -> None:
+async def test_what_a_waiting_call_was_not_told_of_comes_with_the_next(world: World) -> None:
     call = asyncio.create_task(world.acquire(ALL, HORIZON, 10, 1.0))
     await world.advance(0)
     # Another replica made it: this one's nudge knows nothing.
@@ -173,8 +179,10 @@ async def test_a_waiting_call_looks_once_more_when_its_time_is_over(world: World
     await world.advance(0.999)
     assert not call.done()
     await world.advance(0.001)
-    assert len((await call).executions) == 1
+    # Two looks in a row would show the same, and cost an idle system twice as much.
+    assert not (await call).executions
     assert world.clock.sleepers == 0
+    assert len((await world.acquire(ALL, HORIZON, 10, 1.0)).executions) == 1
 
 
 async def test_an_announcement_during_the_look_is_not_missed(world: World) -> None:

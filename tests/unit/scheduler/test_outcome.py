@@ -37,7 +37,7 @@ def decide(
     what: AttemptReport, definition: JobDefinition | None = None, *, attempt: int = 1, late: timedelta = SECOND
 ) -> Decision:
     definition = definition or a_definition()
-    return decide_outcome(what, definition, attempt_number=attempt, due_time=NOW - late, now=NOW, chance=0.0)
+    return decide_outcome(what, definition, attempt_number=attempt, age_from=NOW - late, now=NOW, chance=0.0)
 
 
 def retried(outcome: Outcome) -> Retry:
@@ -97,11 +97,13 @@ def test_a_conflict_is_tried_again_where_asked() -> None:
 
 
 @pytest.mark.parametrize("what", [report(status=410), report(status=200), report(status=503), report(status=429)])
-def test_the_stop_header_pauses_the_job_unless_the_answer_is_a_success(what: AttemptReport) -> None:
+def test_a_target_that_asks_to_stop_ends_the_execution_with_that_reason(what: AttemptReport) -> None:
     decision = decide(replace(what, stop_requested=True))
     assert isinstance(decision, Finish)
-    if decision.outcome is not Outcome.SUCCEEDED:
-        assert (decision.reason, decision.pause_job) == ("TARGET_ASKED_TO_STOP", True)
+    assert decision.reason == "TARGET_ASKED_TO_STOP"
+    plain = decide(what, attempt=99)
+    assert isinstance(plain, Finish)
+    assert (decision.outcome, decision.state) == (plain.outcome, plain.state)
 
 
 @pytest.mark.parametrize(

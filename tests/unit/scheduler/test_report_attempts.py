@@ -11,7 +11,7 @@ from services.scheduler.domain.job import Job, JobState, OverlapPolicy, RetryPol
 from services.scheduler.domain.outcome import Result
 from services.scheduler.usecases.ports import Cancellation
 from services.scheduler.usecases.settle import ORPHAN_AGE
-from tests.support.scheduler_values import MINUTE, SECOND, once
+from tests.support.scheduler_values import MINUTE, SECOND, a_job, once
 from tests.support.scheduler_world import Death, World
 
 S = ExecutionState
@@ -50,7 +50,7 @@ async def test_a_report_is_idempotent(world: World) -> None:
     first = await world.reports([report])
     stored = world.execution(execution_id)
     again = await world.reports([report, report])
-    assert first == again == {(execution_id, 1)}
+    assert first == again == {(execution_id, 1): S.FAILED}
     assert world.execution(execution_id) == stored
     assert len(stored.attempts) == 1
     assert world.stored(job).consecutive_failures == 1
@@ -76,7 +76,7 @@ async def test_a_report_of_the_former_lease_and_of_the_present_one_in_one_batch(
     await world.advance(2)
     second = await world.begun(execution_id)
     new = world.report_of(second, 200)
-    assert await world.reports([old, new]) == {(execution_id, 1), (execution_id, 2)}
+    assert await world.reports([old, new]) == {(execution_id, 1): S.RUNNING, (execution_id, 2): S.SUCCEEDED}
     assert world.execution(execution_id).state is S.SUCCEEDED
 
 
@@ -87,7 +87,7 @@ async def test_a_report_under_another_token_does_not_count(world: World, token: 
     report = world.report_of(granted)
     forged = type(report)(report.execution_id, token, report.result, report.end_time, response=report.response)
     unknown = type(report)("gone-1", 1, report.result, report.end_time)
-    assert await world.reports([forged, unknown]) == frozenset()
+    assert await world.reports([forged, unknown]) == {}
     assert world.execution(execution_id).state is S.RUNNING
 
 
@@ -96,9 +96,9 @@ async def test_a_report_on_what_never_began_or_was_skipped_does_not_count(world:
     granted = (await world.begun(execution_id), (await due(world))[1])
     report = world.report_of(granted[0])
     never = type(report)(granted[1], 0, Result.ANSWERED, world.clock.now(), response=report.response)
-    assert await world.reports([never]) == frozenset()
+    assert await world.reports([never]) == {}
     await world.delete(world.stored(world.jobs.jobs[world.execution(granted[1]).job_id]))
-    assert await world.reports([never]) == frozenset()
+    assert await world.reports([never]) == {}
     assert world.state(granted[1]) == (S.SKIPPED, "JOB_DELETED")
     assert job.consecutive_failures == 0
 
@@ -219,7 +219,7 @@ async def test_a_success_whose_reset_was_lost_does_not_end_the_job(world: World)
 
 @pytest.mark.parametrize(
     "checkpoint",
-    ["executions.finish.after", "jobs.count_failure.before", "jobs.count_failure.after", "executions.settled.before"],
+    ["executions.finish.after", "jobs.count_failures.before", "jobs.count_failures.after", "executions.settled.before"],
 )
 async def test_a_failure_counts_once_whichever_line_its_settling_dies_on(world: World, checkpoint: str) -> None:
     job = await world.job(retry=RetryPolicy(max_attempts=1))
@@ -273,6 +273,62 @@ async def test_the_targets_wish_to_stop_pauses_the_job(world: World) -> None:
     assert stopped.consecutive_failures == 0
 
 
+async def test_a_success_that_asks_to_stop_pauses_the_job_and_is_a_success(world: World) -> None:
+    job = await world.job()
+    execution_id = await next_fire(world)
+    granted = await world.begun(execution_id)
+    world.die_at("executions.finish.after")
+    with pytest.raises(Death):
+        await world.report(granted, 200, stop_requested=True)
+    assert world.job_state(job) is JobState.ACTIVE
+    await world.advance(10)
+    assert await world.sweeps.run_once() == 1
+    assert world.state(execution_id) == (ExecutionState.SUCCEEDED, "TARGET_ASKED_TO_STOP")
+    assert (world.job_state(job), world.stored(job).state_reason) == (JobState.PAUSED, "TARGET_ASKED_TO_STOP")
+    (event,) = world.jobs.events
+    assert (event.method, event.object_id, event.note) == ("job.paused", job.job_id, "the target asked to stop")
+
+
+async def test_a_job_that_was_resumed_is_not_paused_again_for_the_same_answer(world: World) -> None:
+    job = await world.job()
+    granted = await world.begun(await next_fire(world))
+    world.die_at("executions.settled.before")
+    with pytest.raises(Death):
+        await world.report(granted, 410, stop_requested=True)
+    await world.advance(1)
+    await world.resume(job)
+    await world.advance(10)
+    assert await world.sweeps.run_once() == 1
+    assert await world.report(granted, 410, stop_requested=True)
+    assert world.job_state(job) is JobState.ACTIVE
+
+
+async def test_a_deferral_that_would_outlive_the_execution_ends_it(world: World) -> None:
+    job = await world.job(retry=RetryPolicy(max_age=60 * SECOND))
+    execution_id = await next_fire(world)
+    wait = {"result": Result.DEFERRED, "defer_reason": "TARGET_RATE_LIMIT"}
+    due = world.execution(execution_id).due_time
+    assert await world.report(await world.begun(execution_id), defer_time=due + 4 * SECOND, **wait)
+    assert world.execution(execution_id).wait_reason == "TARGET_RATE_LIMIT"
+    assert await world.report(await world.begun(execution_id), defer_time=due + 61 * SECOND, **wait)
+    assert world.state(execution_id) == (ExecutionState.RATE_LIMITED, "MAX_AGE")
+    assert world.stored(job).consecutive_failures == 1
+
+
+async def test_the_failures_of_many_jobs_are_counted_in_one_write(world: World) -> None:
+    jobs = [await world.job(schedule=once(), retry=RetryPolicy(max_attempts=1)) for _ in range(30)]
+    batch = await world.begin(*await world.delivered())
+    writes: list[str] = []
+
+    async def note(name: str) -> None:
+        writes.append(name)
+
+    world.on_checkpoint = note
+    await world.reports([world.report_of(granted, 503) for granted in batch.granted])
+    assert [world.stored(job).consecutive_failures for job in jobs] == [1] * 30
+    assert len(writes) < 30, writes
+
+
 async def test_a_resumed_job_has_all_its_failures_again(world: World) -> None:
     job = await world.job(retry=RetryPolicy(max_attempts=1), max_consecutive_failures=1)
     await world.run(await next_fire(world), 503)
@@ -318,6 +374,21 @@ async def test_a_job_with_something_under_way_is_not_completed(world: World) -> 
     await world.extends("x1", {execution_id: 1})
     assert await world.report(granted)
     assert world.job_state(job) is JobState.COMPLETED
+
+
+async def test_jobs_that_wait_for_their_last_execution_do_not_hide_an_orphan(world: World) -> None:
+    world.sweeps.batch = 2
+    waiting = [await world.job(schedule=once(world.clock.now() + SECOND)) for _ in range(9)]
+    orphan = a_job(next_fire_time=None, next_due_time=None)
+    await world.jobs.insert_new([orphan])
+    await world.advance(1)
+    await world.tick()
+    await world.advance(ORPHAN_AGE + SECOND)
+    # A batch begins with the partition that the last one ended in, so that each brings at least one job.
+    for _ in range(len(waiting) + 1):
+        await world.sweeps.run_once()
+    assert world.job_state(orphan) is JobState.COMPLETED
+    assert {world.job_state(job) for job in waiting} == {JobState.ACTIVE}
 
 
 async def test_a_sweep_with_nothing_to_do_does_nothing(world: World) -> None:

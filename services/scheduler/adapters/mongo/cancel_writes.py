@@ -77,11 +77,12 @@ class CancelWrites(abc.ABC):
         ahead = {"cause": Cause.SCHEDULE, "attempt_number": 0, "fire_time": {"$gt": now}}
         await self._executions.delete_many({**ready, **ahead}, hint="live")
         for state, tried in ((ExecutionState.SKIPPED, {"$lte": 0}), (ExecutionState.CANCELLED, {"$gt": 0})):
-            await self._executions.update_many(
+            result = await self._executions.update_many(
                 {**ready, "attempt_number": tried},
                 {"$set": self._ended(state, cancellation, now), "$unset": _WAITING_FIELDS},
                 hint="live",
             )
+            self._swept(state, cancellation.reason, result.modified_count)
         await self._executions.update_many(
             {**live, "state": ExecutionState.RUNNING, "cancel_reason": {"$exists": False}},
             {"$set": _asked(cancellation)},
@@ -96,6 +97,9 @@ class CancelWrites(abc.ABC):
             "expire_time": now + self._retention,
             **_asked(cancellation),
         }
+
+    def _swept(self, state: ExecutionState, reason: str, count: int) -> None:  # noqa: B027 - nobody has to count
+        """Hear of scheduled executions that were ended all at once; for those who count them."""
 
     def _noted(self, written: bool, audit: AuditEvent | None) -> bool:
         if written:

@@ -5,7 +5,7 @@ tagged by their kind.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime, time, timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -15,10 +15,12 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from services.scheduler.domain.execution import Attempt, Execution, StoredResponse
 from services.scheduler.domain.job import (
+    CallbackPolicy,
     CatchUpPolicy,
     Header,
     JobDefinition,
     RateLimitPolicy,
+    ResponsePolicy,
     RetryPolicy,
     TimeoutPolicy,
 )
@@ -41,6 +43,10 @@ _SHARED = (CatchUpPolicy, RateLimitPolicy, RetryPolicy, TimeoutPolicy)
 """Small parts that most jobs have in common: encoded once, and the document shared. Nobody may change what `encode`
 returns below its top level."""
 
+_ALIKE = (*_SHARED, CallbackPolicy, ResponsePolicy, Schedule)
+"""Parts that are decoded once for each of their contents, and the value shared: no value can be changed. They are most
+of what decoding a job costs, and a job is decoded twice for each execution."""
+
 _REMEMBERED = 1024
 _KINDS = {rule: kind for kind, rule in _RULES.items()}
 
@@ -62,7 +68,7 @@ class Codec:
 
 
 def _converter() -> Converter:
-    converter = Converter()
+    converter = Converter(detailed_validation=False)
     # BSON holds instants itself (aware, UTC, milliseconds); a OneTimeLocal's wall clock is no instant.
     converter.register_unstructure_hook(datetime, lambda instant: instant)
     converter.register_structure_hook(datetime, lambda instant, _: instant)
@@ -89,6 +95,8 @@ def _converter() -> Converter:
     converter.register_unstructure_hook(
         Header, make_dict_unstructure_fn(Header, converter, sealed=override(omit_if_default=True))
     )
+    for alike in _ALIKE:
+        converter.register_structure_hook(alike, _remembering(make_dict_structure_fn(alike, converter)))
     # Executions are many: what holds its default is left out, for only the scheduler itself writes them.
     for kind in (Attempt, StoredResponse):
         converter.register_unstructure_hook(
@@ -118,6 +126,31 @@ def _converter() -> Converter:
         AuditEvent, make_dict_structure_fn(AuditEvent, converter, event_id=override(rename="_id"))
     )
     return converter
+
+
+def _remembering(decode: Callable[[Mapping[str, Any], Any], _T]) -> Callable[[Mapping[str, Any], Any], _T]:
+    known: dict[Hashable, _T] = {}
+
+    def remembered(document: Mapping[str, Any], kind: Any) -> _T:
+        key = _content(document)
+        value = known.get(key)
+        if value is None:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            value = known[key] = decode(document, kind)
+        return value
+
+    return remembered
+
+
+def _content(value: object) -> Hashable:
+    """Return what equals only for documents that are equal in values and in their types."""
+    if isinstance(value, dict):
+        return tuple([(key, _content(item)) for key, item in value.items()])
+    if isinstance(value, list):
+        return (list, *[_content(item) for item in value])
+    # True equals 1, and 1.0, as a key.
+    return (type(value), value) if isinstance(value, bool | float) else value
 
 
 def _encode_rule(converter: Converter, rule: Rule) -> Document:

@@ -21,8 +21,10 @@ from pymongo.errors import (
     WriteConcernError,
     WTimeoutError,
 )
+from pymongo.monitoring import CommandListener
 
 from libs.common.errors import PunctualError, UnavailableError
+from services.scheduler.adapters.mongo.condition_waits import mend_condition_waits
 
 OPERATION_TIMEOUT_MILLIS = 8000
 """How long one operation may take, its repetitions and the choice of a server included."""
@@ -32,8 +34,9 @@ _SHUTDOWN_OR_STEP_DOWN = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436, 
 MongoClient = AsyncMongoClient[dict[str, Any]]
 
 
-def open_client(uri: str, *, max_pool_size: int = 100) -> MongoClient:
-    """Return a client; it connects on first use."""
+def open_client(uri: str, *, max_pool_size: int = 100, listener: CommandListener | None = None) -> MongoClient:
+    """Return a client, whose commands the listener hears of; it connects on first use."""
+    mend_condition_waits()
     return AsyncMongoClient(
         uri,
         tz_aware=True,
@@ -46,6 +49,7 @@ def open_client(uri: str, *, max_pool_size: int = 100) -> MongoClient:
         connectTimeoutMS=2000,
         maxPoolSize=max_pool_size,
         appname="punctual-scheduler",
+        event_listeners=[] if listener is None else [listener],
     )
 
 

@@ -39,9 +39,10 @@ class JobDocument(StoredDocument):
 
         name = "jobs"
         indexes: ClassVar[list[IndexModel]] = [
-            # The tick: due time first, so that a poll with nothing due costs one seek for any set of partitions.
+            # The tick: due time first, so that a poll with nothing due costs one seek for any set of partitions; the
+            # org last, so that a look past its backlog reads keys only.
             IndexModel(
-                [("next_due_time", ASCENDING), ("partition", ASCENDING)],
+                [("next_due_time", ASCENDING), ("partition", ASCENDING), ("org_id", ASCENDING)],
                 name="tick",
                 partialFilterExpression={"state": "ACTIVE"},
             ),
@@ -96,15 +97,35 @@ class ExecutionDocument(StoredDocument):
             IndexModel([("job_id", ASCENDING)], name="live", partialFilterExpression={"phase": {"$exists": True}}),
             # Small: only what is not final. Serves retries, the poll path and the settler, each by its phase.
             IndexModel(
-                [("phase", ASCENDING), ("wake_time", ASCENDING), ("partition", ASCENDING)],
+                [("phase", ASCENDING), ("wake_time", ASCENDING), ("partition", ASCENDING), ("org_id", ASCENDING)],
                 name="wake",
                 partialFilterExpression={"phase": {"$exists": True}},
+            ),
+            # Only callbacks, by the job that they tell of.
+            IndexModel(
+                [("callback.job_id", ASCENDING), ("fire_time", DESCENDING), ("_id", DESCENDING)],
+                name="callback_job",
+                partialFilterExpression={"callback.job_id": {"$exists": True}},
             ),
             IndexModel([("overlap_slot", ASCENDING)], name="overlap_slot", unique=True, sparse=True),
             IndexModel([("queue_slot", ASCENDING)], name="queue_slot", unique=True, sparse=True),
             IndexModel([("expire_time", ASCENDING)], name="expire", expireAfterSeconds=0, sparse=True),
             OUTBOX_INDEX,
         ]
+
+
+class BlobDocument(StoredDocument):
+    """That an upload of an answer began, wherever its bytes are; from before the first byte until after the last."""
+
+    execution_id: str
+    fencing_token: int
+    check_time: datetime
+
+    class Settings:
+        """Where the records are stored; the sweep asks for those whose check has come due."""
+
+        name = "blobs"
+        indexes: ClassVar[list[IndexModel]] = [IndexModel([("check_time", ASCENDING)], name="check")]
 
 
 class PartitionTableDocument(StoredDocument):
@@ -250,6 +271,7 @@ class AuditEventDocument(StoredDocument):
 DOCUMENTS: tuple[type[StoredDocument], ...] = (
     ApiKeyDocument,
     AuditEventDocument,
+    BlobDocument,
     ExecutionDocument,
     JobDocument,
     OrgDocument,

@@ -108,7 +108,8 @@ def _pipeline(scope: OrgScope, where: WatchFilter) -> list[Document]:
         ]
     }
     if where.job_id:
-        moved["documentKey._id"] = {"$regex": f"^{re.escape(where.job_id)}-"}
+        # Ids of executions are their job's id, a hyphen, and more; the character after a hyphen is the full stop.
+        moved["documentKey._id"] = {"$gte": f"{where.job_id}-", "$lt": f"{where.job_id}."}
     owned = {f"fullDocument.{field}": value for field, value in within(scope).items()}
     clauses: list[Document] = [owned]
     if where.project_id:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from pymongo import UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError
 
@@ -16,6 +17,7 @@ from services.scheduler.adapters.mongo.cancel_writes import CancelWrites
 from services.scheduler.adapters.mongo.codec import Codec, Document
 from services.scheduler.adapters.mongo.documents import ExecutionDocument
 from services.scheduler.adapters.mongo.lease_writes import LeaseWrites, only_duplicates
+from services.scheduler.adapters.mongo.readable_documents import ReadableDocuments
 from services.scheduler.adapters.mongo.waiting_writes import WaitingWrites
 from services.scheduler.domain.execution import Cause, Execution, ExecutionState, Phase
 from services.scheduler.usecases.acquire_due import POLL_GRACE
@@ -43,6 +45,7 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
     def __init__(self, retention: timedelta, outbox: AuditOutbox) -> None:
         super().__init__(Codec(), retention)
         self._outbox = outbox
+        self._readable = ReadableDocuments("executions")
 
     @property
     def _executions(self) -> AsyncCollection[dict[str, Any]]:
@@ -96,21 +99,23 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
         """Return the executions that exist, by id, of any org, without answers."""
         query = {"_id": {"$in": list(execution_ids)}}
         cursor = self._executions.find(query, _WITHOUT_ANSWER, batch_size=len(execution_ids) + 1)
+        return {execution.execution_id: execution for execution in await self._readable.decode(cursor, self._decode)}
+
+    async def load_with_answers(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
+        """Return the executions that exist, by id, of any org, with their answers but not the answers' bytes."""
+        cursor = self._executions.find({"_id": {"$in": list(execution_ids)}}, _WITHOUT_ANSWER_BYTES)
         return {document["_id"]: self._decode(document) async for document in cursor}
 
-    async def take_waiting(self, partitions: Collection[int], until: datetime, limit: int) -> Sequence[Execution]:
+    async def take_waiting(
+        self, partitions: Collection[int], until: datetime, limit: int, *, without_orgs: Collection[str] = ()
+    ) -> Sequence[Execution]:
         """Hand over executions whose wait ends by `until`."""
         query: Document = {
             "phase": Phase.WAITING,
             "wake_time": {"$lte": until},
             "partition": {"$in": list(partitions)},
         }
-        found = [
-            self._decode(document)
-            async for document in self._executions.find(
-                query, _WITHOUT_ANSWER, sort=[("wake_time", 1)], limit=limit, hint="wake"
-            )
-        ]
+        found = await self._find_awake(query, limit, without_orgs)
         if found:
             # Two dispatchers may both get one here: a doubled stream entry, of which one is refused.
             grace = POLL_GRACE // timedelta(milliseconds=1)
@@ -133,12 +138,16 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
         # A walk over the keys of what is leased at this moment; an index for it would cost two writes an attempt.
         return await self._find_awake(query, MAX_BEGUN)
 
-    async def find_overdue(self, now: datetime, limit: int) -> Sequence[Execution]:
+    async def find_overdue(
+        self, now: datetime, limit: int, *, without_orgs: Collection[str] = ()
+    ) -> Sequence[Execution]:
         """Return executions that no delivery reached in time, and those whose lease ran out, oldest first."""
         awake = [Phase.DISPATCHED, Phase.LEASED, Phase.WAITING]
-        return await self._find_awake({"phase": {"$in": awake}, "wake_time": {"$lte": now}}, limit)
+        return await self._find_awake({"phase": {"$in": awake}, "wake_time": {"$lte": now}}, limit, without_orgs)
 
-    async def find_ready(self, until: datetime, limit: int) -> Sequence[Execution]:
+    async def find_ready(
+        self, until: datetime, limit: int, *, without_orgs: Collection[str] = ()
+    ) -> Sequence[Execution]:
         """Return all executions that may begin by `until`, delivered or not, oldest first."""
         # A delivered execution wakes the grace after its time at the latest, which bounds the index range.
         return await self._find_awake(
@@ -148,6 +157,20 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
                 "available_time": {"$lte": until},
             },
             limit,
+            without_orgs,
+        )
+
+    async def postpone(self, executions: Sequence[Execution], wake_time: datetime) -> None:
+        """Let nobody look at executions before an instant."""
+        await self._executions.bulk_write(
+            [
+                UpdateOne(
+                    {"_id": e.execution_id, "state": e.state, "fencing_token": e.fencing_token, "phase": e.phase},
+                    {"$max": {"wake_time": wake_time}},
+                )
+                for e in executions
+            ],
+            ordered=False,
         )
 
     async def settled(self, execution_ids: Collection[str]) -> None:
@@ -168,7 +191,7 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
 
     async def withdraw(self, job_id: str, reason: str, now: datetime) -> None:
         """Take back the READY, never begun, scheduled executions of a job that stops firing."""
-        await self._executions.update_many(
+        result = await self._executions.update_many(
             {
                 "job_id": job_id,
                 "phase": {"$exists": True},
@@ -191,6 +214,7 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
             },
             hint="live",
         )
+        self._swept(ExecutionState.SKIPPED, reason, result.modified_count)
 
     async def last_success_times(self, job_ids: Collection[str]) -> Mapping[str, datetime]:
         """Return the fire time of each job's latest SUCCEEDED execution."""
@@ -216,9 +240,11 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
         )
         return [ExecutionState(document["state"]) async for document in cursor]
 
-    async def _find_awake(self, query: Document, limit: int) -> list[Execution]:
+    async def _find_awake(self, query: Document, limit: int, without_orgs: Collection[str] = ()) -> list[Execution]:
+        if without_orgs:
+            query = {**query, "org_id": {"$nin": list(without_orgs)}}
         cursor = self._executions.find(query, _WITHOUT_ANSWER, sort=[("wake_time", 1)], limit=limit, hint="wake")
-        return [self._decode(document) async for document in cursor]
+        return await self._readable.decode(cursor, self._decode)
 
     def _decode(self, document: Mapping[str, Any]) -> Execution:
         return self._codec.decode(document, Execution)
@@ -234,7 +260,8 @@ def _within(scope: OrgScope) -> Document:
 def _list_filter(scope: OrgScope, where: ExecutionFilter, after: tuple[datetime, str] | None) -> Document:
     clauses: list[Document] = [_within(scope)]
     if where.job_id:
-        clauses.append({"job_id": where.job_id})
+        callbacks = where.causes == {Cause.CALLBACK}
+        clauses.append({"callback.job_id" if callbacks else "job_id": where.job_id})
     if where.project_id:
         clauses.append({"project_id": where.project_id})
     if where.states:

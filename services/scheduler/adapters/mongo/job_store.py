@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pymongo import ReturnDocument, UpdateMany, UpdateOne
+from pymongo import UpdateMany, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError
 
@@ -19,6 +19,7 @@ from services.scheduler.adapters.mongo.header_secrets import HeaderSecrets, key_
 from services.scheduler.adapters.mongo.insert_group import InsertGroup
 from services.scheduler.adapters.mongo.job_filters import label_text, list_filter, within
 from services.scheduler.adapters.mongo.lease_writes import only_duplicates
+from services.scheduler.adapters.mongo.readable_documents import ReadableDocuments
 from services.scheduler.domain.begin import takes_overlap_slot
 from services.scheduler.domain.job import (
     KEPT_STATE_CHANGES,
@@ -64,6 +65,7 @@ class MongoJobStore:
         self._secrets = secrets
         self._outbox = outbox
         self._group = InsertGroup(self._insert)
+        self._readable = ReadableDocuments("jobs")
 
     @property
     def _jobs(self) -> AsyncCollection[dict[str, Any]]:
@@ -150,15 +152,30 @@ class MongoJobStore:
     async def load(self, job_ids: Collection[str]) -> Mapping[str, Job]:
         """Return the jobs that exist, by id, of any org."""
         cursor = self._jobs.find({"_id": {"$in": list(job_ids)}}, batch_size=len(job_ids) + 1)
-        return {document["_id"]: self._decode(document) async for document in cursor}
+        return {job.job_id: job for job in await self._readable.decode(cursor, self._decode)}
 
-    async def find_due(self, partitions: Collection[int], until: datetime, limit: int) -> Sequence[DueJob]:
+    async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
+        """Return which of the jobs exist, whether this version can read them or not."""
+        cursor = self._jobs.find({"_id": {"$in": list(job_ids)}}, {"_id": 1})
+        return frozenset([document["_id"] async for document in cursor])
+
+    async def find_due(
+        self,
+        partitions: Collection[int],
+        until: datetime,
+        limit: int,
+        *,
+        since: datetime | None = None,
+        without_orgs: Collection[str] = (),
+    ) -> Sequence[DueJob]:
         """Return ACTIVE jobs whose next due time is at most `until`, oldest first."""
-        query: Document = {"state": JobState.ACTIVE, "next_due_time": {"$gt": _BEGINNING, "$lte": until}}
+        query: Document = {"state": JobState.ACTIVE, "next_due_time": {"$gt": since or _BEGINNING, "$lte": until}}
         if len(partitions) < PARTITION_COUNT:
             query["partition"] = {"$in": list(partitions)}
+        if without_orgs:
+            query["org_id"] = {"$nin": list(without_orgs)}
         cursor = self._jobs.find(query, _DUE_FIELDS, sort=[("next_due_time", 1)], limit=limit, hint="tick")
-        return [self._due_job(document) async for document in cursor]
+        return await self._readable.decode(cursor, self._due_job)
 
     async def advance(self, moves: Sequence[CursorMove]) -> None:
         """Move cursors; jobs that share the whole move, such as one-time jobs of one instant, share one update."""
@@ -196,19 +213,24 @@ class MongoJobStore:
         """Set the failed executions in a row to none."""
         await self._jobs.update_many({"_id": {"$in": list(job_ids)}}, {"$set": {"consecutive_failures": 0}})
 
-    async def count_failure(self, job_id: str, execution_id: str) -> int:
-        """Count a failed execution once, however often it is said."""
-        counted = await self._jobs.find_one_and_update(
-            {"_id": job_id, "counted_failures": {"$ne": execution_id}},
-            {
-                "$inc": {"consecutive_failures": 1},
-                "$push": {"counted_failures": {"$each": [execution_id], "$slice": -KEPT_FAILURE_IDS}},
-            },
-            projection={"consecutive_failures": 1},
-            return_document=ReturnDocument.AFTER,
+    async def count_failures(self, failures: Mapping[str, Collection[str]]) -> Mapping[str, int]:
+        """Count failed executions, given by job, once each, however often it is said."""
+        await self._jobs.bulk_write(
+            [
+                UpdateOne(
+                    {"_id": job_id, "counted_failures": {"$ne": execution_id}},
+                    {
+                        "$inc": {"consecutive_failures": 1},
+                        "$push": {"counted_failures": {"$each": [execution_id], "$slice": -KEPT_FAILURE_IDS}},
+                    },
+                )
+                for job_id, execution_ids in failures.items()
+                for execution_id in execution_ids
+            ],
+            ordered=False,
         )
-        counted = counted or await self._jobs.find_one({"_id": job_id}, {"consecutive_failures": 1})
-        return int(counted["consecutive_failures"]) if counted else 0
+        cursor = self._jobs.find({"_id": {"$in": list(failures)}}, {"consecutive_failures": 1})
+        return {document["_id"]: document["consecutive_failures"] async for document in cursor}
 
     async def stop(
         self,
@@ -218,11 +240,14 @@ class MongoJobStore:
         note: str,
         now: datetime,
         *,
+        ended: datetime | None = None,
         audit: AuditEvent | None = None,
     ) -> bool:
         """Take an ACTIVE job to PAUSED or FAILED on the scheduler's own decision."""
+        # What ended before the job was resumed says nothing about it any more.
+        unchanged = [{"state_time": None}, {"state_time": {"$lte": ended}}]
         result = await self._jobs.update_one(
-            {"_id": job_id, "state": JobState.ACTIVE},
+            {"_id": job_id, "state": JobState.ACTIVE, **({"$or": unchanged} if ended else {})},
             {
                 "$set": {"state": state, "state_reason": reason, "state_note": note, "state_time": now},
                 "$inc": {"revision": 1},
@@ -236,10 +261,13 @@ class MongoJobStore:
             self._outbox.written(audit)
         return result.modified_count == 1
 
-    async def find_orphaned(self, before: datetime, limit: int) -> Sequence[str]:
-        """Return ACTIVE jobs without a further fire that were last changed before an instant."""
-        query = {"state": JobState.ACTIVE, "next_due_time": None, "update_time": {"$lt": before}}
-        cursor = self._jobs.find(query, {"_id": 1}, limit=limit, hint="tick")
+    async def find_orphaned(self, before: datetime, limit: int, *, partition: int = 0, skip: int = 0) -> Sequence[str]:
+        """Return ACTIVE jobs without a further fire that were last changed before an instant, by partition."""
+        query: Document = {"state": JobState.ACTIVE, "next_due_time": None, "update_time": {"$lt": before}}
+        if partition:
+            query["partition"] = {"$gte": partition}
+        order = [("next_due_time", 1), ("partition", 1)]
+        cursor = self._jobs.find(query, {"_id": 1}, sort=order, skip=skip, limit=limit, hint="tick")
         return [document["_id"] async for document in cursor]
 
     def _state_change(self, change: StateChange) -> Document:

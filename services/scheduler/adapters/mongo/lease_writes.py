@@ -47,6 +47,12 @@ class _Change:
     results: frozenset[ExecutionState]
     mark_field: str
     """A report leaves its token as the reported one; any other end happens once under the token that was read."""
+    lost_by: datetime | None = None
+    """Takes effect only if the lease has run out by then: its holder may have renewed it since it was read."""
+
+    def matching(self) -> Document:
+        matching: Document = {"_id": self.execution_id, "state": self.expected, "fencing_token": self.token}
+        return matching if self.lost_by is None else {**matching, "wake_time": {"$lte": self.lost_by}}
 
     def stands_in(self, document: Document) -> bool:
         return document.get(self.mark_field) == self.token and document["state"] in self.results
@@ -132,6 +138,7 @@ class LeaseWrites(abc.ABC):
                     self._finish_update(write),
                     results=frozenset({write.state}),
                     mark_field="reported_token" if write.is_report else "fencing_token",
+                    lost_by=write.end_time if write.lease_lost else None,
                 )
                 for write in writes
             ]
@@ -174,10 +181,7 @@ class LeaseWrites(abc.ABC):
     async def _apply(self, changes: Sequence[_Change]) -> frozenset[str]:
         """Apply changes by compare-and-set on state and token; returns the ids that stand so now."""
         result = await self._executions.bulk_write(
-            [
-                UpdateOne({"_id": c.execution_id, "state": c.expected, "fencing_token": c.token}, c.update)
-                for c in changes
-            ],
+            [UpdateOne(change.matching(), change.update) for change in changes],
             ordered=False,
         )
         by_id = {change.execution_id: change for change in changes}

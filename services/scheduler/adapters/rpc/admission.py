@@ -49,9 +49,15 @@ class AdmissionInterceptor(ServerInterceptor):
     async def _admit(self, method: str, context: Context) -> None:
         caller = await self._authenticator.authenticate(context)
         name = method.rpartition(".")[2].replace("/", ".")
+        rule = self._rules.get(method)
+
+        async def readmit() -> None:
+            _check(await self._authenticator.authenticate(context), name, rule)
+
+        caller = replace(caller, peer=context.peer(), request_id=current_request_id(), method=name)
         # Before the check: whoever is refused is known by then, and the audit says so.
-        EstablishedCaller.establish(replace(caller, peer=context.peer(), request_id=current_request_id(), method=name))
-        _check(caller, name, self._rules.get(method))
+        EstablishedCaller.establish(caller, readmit)
+        _check(caller, name, rule)
 
 
 def _check(caller: Caller, name: str, rule: MethodRule | None) -> None:

@@ -10,6 +10,7 @@ from punctual.internal.v1 import attempt_service_pb2 as pb
 from punctual.v1 import execution_pb2
 
 from libs.common.errors import InvalidArgumentError
+from services.scheduler.adapters.rpc.execution_mapping import STATES
 from services.scheduler.adapters.rpc.policy_mapping import from_response_policy
 from services.scheduler.adapters.rpc.times import (
     to_duration,
@@ -20,10 +21,11 @@ from services.scheduler.adapters.rpc.times import (
     to_timestamp,
 )
 from services.scheduler.domain.begin import Refuse
-from services.scheduler.domain.execution import RateLimitObservation, ResponseHeader, StoredResponse
+from services.scheduler.domain.execution import ExecutionState, RateLimitObservation, ResponseHeader, StoredResponse
 from services.scheduler.domain.outcome import AttemptReport, Result
 from services.scheduler.usecases.begin_attempts import GrantedAttempt
 from services.scheduler.usecases.grant_details import GrantDetails
+from services.scheduler.usecases.report_attempts import Reported
 
 _RESULTS: Mapping[int, Result] = {pb.AttemptReport.Result.Value(f"RESULT_{result.name}"): result for result in Result}
 
@@ -71,6 +73,14 @@ def from_refusal(execution_id: str, refusal: Refuse) -> pb.AttemptRefusal:
     return pb.AttemptRefusal(
         execution_id=execution_id, reason=refusal.reason, retry_time=to_optional_timestamp(refusal.retry_time)
     )
+
+
+def from_verdict(lease: pb.AttemptLease, counted: Mapping[Reported, ExecutionState]) -> pb.ReportResult:
+    """Return what came of the report under a lease."""
+    state = counted.get((lease.execution_id, lease.fencing_token))
+    if state is None:
+        return pb.ReportResult(lease=lease, verdict=pb.ReportResult.VERDICT_STALE)
+    return pb.ReportResult(lease=lease, verdict=pb.ReportResult.VERDICT_ACCEPTED, state=STATES[state])
 
 
 def to_report(message: pb.AttemptReport) -> AttemptReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sized
 from datetime import timedelta
 
@@ -9,12 +10,13 @@ from punctual.internal.v1 import attempt_service_pb2 as pb
 from punctual.internal.v1 import attempt_service_pb2_grpc
 
 from libs.common.clock import Clock
-from libs.common.errors import InvalidArgumentError, UnimplementedError
-from services.scheduler.adapters.rpc.attempt_mapping import from_grant, from_refusal, to_report
+from libs.common.errors import DeadlineExceededError, InvalidArgumentError
+from services.scheduler.adapters.rpc.attempt_mapping import from_grant, from_refusal, from_verdict, to_report
 from services.scheduler.adapters.rpc.authentication import Context
 from services.scheduler.adapters.rpc.target_host_mapping import to_observed_host
 from services.scheduler.adapters.rpc.times import to_duration, to_timestamp
 from services.scheduler.domain.request_body import BodyValues, render_body
+from services.scheduler.usecases.answer_blobs import StoreAnswer
 from services.scheduler.usecases.begin_attempts import BeginAttempts, BeginBatch, GrantedAttempt
 from services.scheduler.usecases.extend_leases import ExtendLeases, LeaseVerdict
 from services.scheduler.usecases.grant_details import DescribeGrants, GrantDetails
@@ -24,6 +26,11 @@ from services.scheduler.usecases.target_hosts import TargetHostStore
 MAX_BATCH = 1000
 """Executions that one call may name."""
 
+MAX_CHUNK_BYTES = 256 * 1024
+MAX_UPLOAD_SECONDS = 300.0
+"""How long an upload may take: what came of one that takes longer is removed some day (see `CHECK_INTERVAL`)."""
+
+_ENCODINGS = frozenset({"", "gzip", "zstd"})
 _VERDICTS = {
     LeaseVerdict.EXTENDED: pb.LeaseExtension.VERDICT_EXTENDED,
     LeaseVerdict.LOST: pb.LeaseExtension.VERDICT_LOST,
@@ -42,11 +49,13 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
         describe: DescribeGrants,
         target_hosts: TargetHostStore,
         *,
+        store_answer: StoreAnswer,
         clock: Clock,
         lease: timedelta,
     ) -> None:
         self._begin = begin
         self._describe = describe
+        self._store_answer = store_answer
         self._target_hosts = target_hosts
         self._extend = extend
         self._report = report
@@ -99,19 +108,9 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
     async def ReportAttempts(self, request: pb.ReportAttemptsRequest, context: Context) -> pb.ReportAttemptsResponse:
         """Apply outcomes."""
         _check_batch(request.reports, "reports")
-        accepted = await self._report([to_report(report) for report in request.reports])
+        counted = await self._report([to_report(report) for report in request.reports])
         return pb.ReportAttemptsResponse(
-            results=[
-                pb.ReportResult(
-                    lease=report.lease,
-                    verdict=(
-                        pb.ReportResult.VERDICT_ACCEPTED
-                        if (report.lease.execution_id, report.lease.fencing_token) in accepted
-                        else pb.ReportResult.VERDICT_STALE
-                    ),
-                )
-                for report in request.reports
-            ],
+            results=[from_verdict(report.lease, counted) for report in request.reports],
             server_time=to_timestamp(self._clock.now()),
         )
 
@@ -119,7 +118,20 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
         self, request_iterator: AsyncIterator[pb.UploadResponseRequest], context: Context
     ) -> pb.UploadResponseResponse:
         """Store a large answer."""
-        raise UnimplementedError("METHOD_NOT_IMPLEMENTED", "UploadResponse is not there yet")
+        messages = aiter(request_iterator)
+        first = await anext(messages, pb.UploadResponseRequest())
+        if not first.HasField("lease"):
+            raise InvalidArgumentError.of("lease", "REQUIRED", "is required in the first message")
+        if first.encoding not in _ENCODINGS:
+            raise InvalidArgumentError.of("encoding", "UNKNOWN_ENCODING", "must be empty, gzip or zstd")
+        try:
+            async with asyncio.timeout(MAX_UPLOAD_SECONDS):
+                stored = await self._store_answer(
+                    first.lease.execution_id, first.lease.fencing_token, _chunks(first, messages)
+                )
+        except TimeoutError as error:
+            raise DeadlineExceededError("UPLOAD_TOO_SLOW", f"not whole after {MAX_UPLOAD_SECONDS:.0f} s") from error
+        return pb.UploadResponseResponse(blob_id=stored.blob_id, size_bytes=stored.size_bytes)
 
     async def ReportTargetHosts(
         self, request: pb.ReportTargetHostsRequest, context: Context
@@ -147,7 +159,20 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
         )
 
 
+async def _chunks(
+    first: pb.UploadResponseRequest, messages: AsyncIterator[pb.UploadResponseRequest]
+) -> AsyncIterator[bytes]:
+    """Yield the bytes of an upload."""
+    yield first.chunk
+    async for message in messages:
+        if len(message.chunk) > MAX_CHUNK_BYTES:
+            raise InvalidArgumentError.of("chunk", "CHUNK_TOO_LARGE", f"is larger than {MAX_CHUNK_BYTES} bytes")
+        yield message.chunk
+
+
 def _body(granted: GrantedAttempt, details: GrantDetails) -> bytes:
+    if granted.execution.callback:
+        return granted.execution.callback.body
     definition = granted.job.definition
     return render_body(
         definition.target,

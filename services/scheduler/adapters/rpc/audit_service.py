@@ -6,7 +6,7 @@ from punctual.v1 import audit_pb2, audit_service_pb2_grpc
 from punctual.v1 import audit_service_pb2 as pb
 
 from services.scheduler.adapters.rpc.authentication import Authenticator, Context
-from services.scheduler.adapters.rpc.page_tokens import decode_page_token, encode_page_token, page_size_of
+from services.scheduler.adapters.rpc.page_tokens import decode_page_token, encode_page_token, fitting, page_size_of
 from services.scheduler.adapters.rpc.times import to_instant, to_timestamp
 from services.scheduler.usecases.audit import AuditEvent, AuditFilter, AuditLog
 
@@ -26,9 +26,10 @@ class AuditService(audit_service_pb2_grpc.AuditServiceServicer):
         events = await self._audit.find_page(
             caller.scope, _to_filter(request), after=str(after[0]) if after else "", limit=size + 1
         )
+        shown = fitting(_from_event(event) for event in events[:size])
+        more = len(events) > len(shown)
         return pb.ListAuditEventsResponse(
-            events=[_from_event(event) for event in events[:size]],
-            next_page_token=encode_page_token([events[size - 1].event_id], request) if len(events) > size else "",
+            events=shown, next_page_token=encode_page_token([shown[-1].event_id], request) if more else ""
         )
 
 

@@ -7,7 +7,7 @@ The interceptor of the public port (`admission`) asks one of the authenticators 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
@@ -23,7 +23,12 @@ Context: TypeAlias = "ServicerContext[Any, Any]"
 ALL_PERMISSIONS = frozenset(str(permission) for permission in Permission)
 API_KEY_PREFIX = "pk_"
 _BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")
+
+Readmit: TypeAlias = Callable[[], Awaitable[None]]
+"""Raises what the call would be refused with if it came now."""
+
 _CALLER: ContextVar[Caller] = ContextVar("caller")
+_READMIT: ContextVar[Readmit] = ContextVar("readmit")
 
 
 class Authenticator(Protocol):
@@ -54,9 +59,10 @@ class EstablishedCaller:
     """What services are given: the caller of this call, as the interceptor established it."""
 
     @staticmethod
-    def establish(caller: Caller) -> None:
+    def establish(caller: Caller, readmit: Readmit) -> None:
         """Make this the caller for the rest of the call; each call has a context of its own, so none sees another's."""
         _CALLER.set(caller)
+        _READMIT.set(readmit)
 
     @staticmethod
     def find() -> Caller | None:
@@ -69,6 +75,14 @@ class EstablishedCaller:
             return _CALLER.get()
         except LookupError as error:
             raise UnauthenticatedError("NO_CREDENTIAL", "nobody was authenticated for this call") from error
+
+    async def readmit(self) -> None:
+        """Ask again whether the caller is let in: for streams, which may outlive their credential.
+
+        Raises:
+            UnauthenticatedError, PermissionDeniedError: the credential was revoked or expired, or allows less.
+        """
+        await _READMIT.get()()
 
 
 class CredentialAuthenticator:

@@ -12,17 +12,24 @@ from services.scheduler.adapters.rpc.job_requests import to_submission, under_jo
 from services.scheduler.usecases.create_jobs import Outcome, Submission
 
 MAX_BATCH = 1000
+MAX_BATCH_BYTES = 3_407_872
+"""3.25 MiB: the answer, which has all the jobs with their defaults filled in, must fit into one message as well."""
 
 
 def to_submissions(request: pb.BatchCreateJobsRequest) -> list[Submission | InvalidArgumentError]:
     """Return the submission of each item, or why it cannot be read.
 
     Raises:
-        InvalidArgumentError: there are none, or too many.
+        InvalidArgumentError: there are none, or too many, or they are too large together.
     """
     count = len(request.requests)
     if not 1 <= count <= MAX_BATCH:
         raise InvalidArgumentError.of("requests", "OUT_OF_RANGE", f"{count} items are not within 1 to {MAX_BATCH}")
+    size = request.ByteSize()
+    if size > MAX_BATCH_BYTES:
+        raise InvalidArgumentError.of(
+            "requests", "BATCH_TOO_LARGE", f"{size} bytes are more than {MAX_BATCH_BYTES}: send them in several calls"
+        )
     return [_to_submission(item) for item in request.requests]
 
 

@@ -5,8 +5,8 @@ On the way out nothing is hidden here; what callers get to see is `job_mapping`'
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, time
 from functools import lru_cache
 from typing import TypeVar
 
@@ -29,6 +29,7 @@ from services.scheduler.adapters.rpc.policy_mapping import (
     write_timeout,
 )
 from services.scheduler.adapters.rpc.schedule_mapping import from_schedule, to_schedule
+from services.scheduler.domain.definition_rules import check_definition
 from services.scheduler.domain.job import (
     Body,
     BodyPreset,
@@ -42,6 +43,7 @@ from services.scheduler.domain.job import (
 from services.scheduler.domain.request_headers import with_sensitivity
 from services.scheduler.domain.schedule import Daily, Schedule
 
+_NO_TIME = datetime.min.replace(tzinfo=UTC)
 # Stands in for a schedule that could not be read, until all problems of the message are told.
 _NO_SCHEDULE = Schedule(Daily(time(0, 0)))
 _NO_TARGET = Target("", "")
@@ -65,11 +67,12 @@ _PRESETS = {
 }
 
 
-def to_definition(message: job_pb2.Job) -> JobDefinition:
+def to_definition(message: job_pb2.Job, *, complete: bool = False) -> JobDefinition:
     """Return the definition that a message asks for, defaults filled in.
 
     Raises:
-        InvalidArgumentError: parts that cannot be read; paths are relative to the job.
+        InvalidArgumentError: parts that cannot be read, and of a message that is meant to be complete also what is
+            wrong with the others; paths are relative to the job.
     """
     problems: list[FieldViolation] = []
 
@@ -103,8 +106,21 @@ def to_definition(message: job_pb2.Job) -> JobDefinition:
         max_consecutive_failures=message.max_consecutive_failures or 5,
     )
     if problems:
-        raise InvalidArgumentError(problems)
+        raise InvalidArgumentError([*problems, *(_further(definition, problems) if complete else ())])
     return definition
+
+
+def _further(definition: JobDefinition, problems: Sequence[FieldViolation]) -> list[FieldViolation]:
+    """Return what is wrong with the parts that could be read: callers hear of everything at once.
+
+    Whether the schedule fires depends on the time, and is judged when it can be.
+    """
+    unread = {problem.field.partition(".")[0] for problem in problems}
+    try:
+        check_definition(definition, _NO_TIME, known_schedule=definition.schedule)
+    except InvalidArgumentError as error:
+        return [violation for violation in error.violations if violation.field.partition(".")[0] not in unread]
+    return []
 
 
 def _to_schedule(message: schedule_pb2.Schedule) -> Schedule:

@@ -39,7 +39,7 @@ def from_execution(execution: Execution, *, prompt: str = "", content: bool = Tr
     waits = execution.state is ExecutionState.READY and execution.attempt_number + execution.deferral_count > 0
     return execution_pb2.Execution(
         execution_id=execution.execution_id,
-        job_id=execution.job_id,
+        job_id=execution.callback.job_id if execution.callback else execution.job_id,
         org_id=execution.org_id,
         project_id=execution.project_id,
         cause=CAUSES[execution.cause],
@@ -57,6 +57,7 @@ def from_execution(execution: Execution, *, prompt: str = "", content: bool = Tr
         wait_reason=execution.wait_reason,
         response=from_response(execution.response, content=content) if execution.response else None,
         retried_execution_id=execution.retried_execution_id,
+        told_execution_id=execution.callback.execution_id if execution.callback else "",
         delivery_path=_PATHS[execution.delivery_path],
         trace_id=execution.trace_id,
         create_time=to_timestamp(execution.create_time),

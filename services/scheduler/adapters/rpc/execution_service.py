@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from punctual.v1 import execution_pb2, execution_service_pb2_grpc
 from punctual.v1 import execution_service_pb2 as pb
 
-from libs.common.errors import FailedPreconditionError
+from libs.common.errors import FailedPreconditionError, NotFoundError
 from libs.common.instants import from_epoch_millis, to_epoch_millis
 from services.scheduler.adapters.rpc.answer_chunks import answer_chunks, single_part
-from services.scheduler.adapters.rpc.authentication import Authenticator, Context
+from services.scheduler.adapters.rpc.authentication import Context, EstablishedCaller
 from services.scheduler.adapters.rpc.enum_values import choose
 from services.scheduler.adapters.rpc.execution_mapping import CAUSES, STATES, from_execution, from_response
 from services.scheduler.adapters.rpc.job_requests import required
-from services.scheduler.adapters.rpc.page_tokens import decode_page_token, encode_page_token, page_size_of
+from services.scheduler.adapters.rpc.page_tokens import decode_page_token, encode_page_token, fitting, page_size_of
 from services.scheduler.adapters.rpc.times import to_instant
 from services.scheduler.domain.execution import StoredResponse
 from services.scheduler.usecases.cancel_execution import CancelExecution
@@ -34,14 +34,13 @@ class ExecutionUseCases:
     cancel: CancelExecution
     request: RequestExecution
     watch: WatchExecutions
-    blobs: BlobStore | None = None
-    """Where large answers are; None where this installation keeps none."""
+    blobs: BlobStore
 
 
 class ExecutionService(execution_service_pb2_grpc.ExecutionServiceServicer):
     """Maps messages to use cases; authentication is the first line of every method."""
 
-    def __init__(self, use_cases: ExecutionUseCases, authenticator: Authenticator) -> None:
+    def __init__(self, use_cases: ExecutionUseCases, authenticator: EstablishedCaller) -> None:
         self._do = use_cases
         self._authenticator = authenticator
 
@@ -58,13 +57,12 @@ class ExecutionService(execution_service_pb2_grpc.ExecutionServiceServicer):
         key = decode_page_token(request, (int, str))
         after = (from_epoch_millis(int(key[0])), str(key[1])) if key else None
         executions = await self._do.executions.find_page(caller.scope, _to_filter(request), after=after, limit=size + 1)
+        shown = fitting(from_execution(execution) for execution in executions[:size])
         token = ""
-        if len(executions) > size:
-            last = executions[size - 1]
+        if len(executions) > len(shown):
+            last = executions[len(shown) - 1]
             token = encode_page_token([to_epoch_millis(last.fire_time), last.execution_id], request)
-        return pb.ListExecutionsResponse(
-            executions=[from_execution(execution) for execution in executions[:size]], next_page_token=token
-        )
+        return pb.ListExecutionsResponse(executions=shown, next_page_token=token)
 
     async def WatchExecutions(
         self, request: pb.WatchExecutionsRequest, context: Context
@@ -76,7 +74,7 @@ class ExecutionService(execution_service_pb2_grpc.ExecutionServiceServicer):
             project_id=request.project_id,
             states=frozenset(choose(state, STATES, None, "states") for state in request.states),
         )
-        async for change in self._do.watch(caller, where, request.resume_token):
+        async for change in self._do.watch(caller, where, request.resume_token, self._authenticator.readmit):
             yield pb.WatchExecutionsResponse(
                 execution=from_execution(change.execution) if change.execution else None,
                 resume_token=change.resume_token,
@@ -107,19 +105,19 @@ class ExecutionService(execution_service_pb2_grpc.ExecutionServiceServicer):
         yield pb.DownloadResponseResponse(
             response=from_response(answer, content=False), storage_encoding=answer.encoding if request.raw else ""
         )
-        async for chunk in chunks:
-            yield pb.DownloadResponseResponse(chunk=chunk)
-
-    def _stored_bytes(self, answer: StoredResponse) -> AsyncIterator[bytes]:
-        if not answer.blob_id:
-            return single_part(answer.body)
-        if self._do.blobs is None:
+        try:
+            async for chunk in chunks:
+                yield pb.DownloadResponseResponse(chunk=chunk)
+        except NotFoundError as error:
+            # The execution expired since it was read, or the store of answers lost it.
             raise FailedPreconditionError(
                 "RESPONSE_NOT_AVAILABLE",
-                "the answer is kept apart from its record, in a store that this installation does not have",
-                metadata={"blobId": answer.blob_id},
-            )
-        return self._do.blobs.open_stream(answer.blob_id)
+                f"the answer of execution {request.execution_id} is gone",
+                metadata={"executionId": request.execution_id},
+            ) from error
+
+    def _stored_bytes(self, answer: StoredResponse) -> AsyncIterator[bytes]:
+        return self._do.blobs.open_stream(answer.blob_id) if answer.blob_id else single_part(answer.body)
 
 
 def _to_filter(request: pb.ListExecutionsRequest) -> ExecutionFilter:

@@ -36,7 +36,7 @@ def required(value: str, field: str) -> str:
 def to_submission(request: pb.CreateJobRequest) -> Submission:
     """Return the submission of a request; paths of its errors are relative to the job."""
     return Submission(
-        definition=to_definition(request.job),
+        definition=to_definition(request.job, complete=True),
         idempotency_key=request.idempotency_key,
         validate_only=request.validate_only,
         allow_duplicate=request.allow_duplicate,
@@ -57,6 +57,8 @@ def to_job_filter(request: pb.ListJobsRequest) -> JobFilter:
     violations = [*_too_many_labels(request.labels)]
     if len(request.name_prefix) > MAX_NAME:
         violations.append(FieldViolation("name_prefix", "TOO_LONG", f"exceeds {MAX_NAME} characters"))
+    elif "\0" in request.name_prefix:
+        violations.append(FieldViolation("name_prefix", "INVALID_TEXT", "holds a NUL character"))
     if violations:
         raise InvalidArgumentError(violations)
     return JobFilter(

@@ -24,7 +24,7 @@ from services.scheduler.adapters.rpc.job_requests import (
     to_window,
     under_job,
 )
-from services.scheduler.adapters.rpc.page_tokens import decode_page_token, encode_page_token, page_size_of
+from services.scheduler.adapters.rpc.page_tokens import decode_page_token, encode_page_token, fitting, page_size_of
 from services.scheduler.adapters.rpc.schedule_mapping import from_fire, to_schedule
 from services.scheduler.adapters.rpc.times import to_instant
 from services.scheduler.adapters.rpc.update_mask import to_edit
@@ -98,10 +98,10 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         jobs = await self._do.jobs.find_page(
             caller.scope, to_job_filter(request), after=str(after[0]) if after else "", limit=size + 1
         )
-        more = len(jobs) > size
+        shown = fitting(from_job(job) for job in jobs[:size])
+        more = len(jobs) > len(shown)
         return pb.ListJobsResponse(
-            jobs=[from_job(job) for job in jobs[:size]],
-            next_page_token=encode_page_token([jobs[size - 1].job_id], request) if more else "",
+            jobs=shown, next_page_token=encode_page_token([shown[-1].job_id], request) if more else ""
         )
 
     async def UpdateJob(self, request: pb.UpdateJobRequest, context: Context) -> pb.UpdateJobResponse:

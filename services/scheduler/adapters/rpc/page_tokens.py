@@ -1,6 +1,7 @@
-"""Opaque page tokens: the sort key of the last item, with a digest of the list's other arguments.
+"""Pages and their opaque tokens: the sort key of the last item, with a digest of the list's other arguments.
 
-A token that comes back with other arguments would continue a list that never was; it is refused.
+A token that comes back with other arguments would continue a list that never was; it is refused. A page ends early
+where it would grow larger than a message may be.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -16,8 +18,13 @@ from libs.common.errors import InvalidArgumentError
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
+MAX_PAGE_BYTES = 3 * 1024 * 1024
+"""Well below the 4 MiB that callers take by default."""
 _MAX_NUMBER = 253_402_300_799_999
 """The last millisecond of the year 9999."""
+
+
+M = TypeVar("M", bound=Message)
 
 
 class PagedRequest(Protocol):
@@ -36,6 +43,18 @@ def page_size_of(request: PagedRequest, default: int = DEFAULT_PAGE_SIZE) -> int
     if request.page_size < 0:
         raise InvalidArgumentError.of("page_size", "OUT_OF_RANGE", "must not be negative")
     return min(request.page_size or default, MAX_PAGE_SIZE)
+
+
+def fitting(items: Iterable[M]) -> list[M]:
+    """Return as many of the items as fit into one message, and at least one: what is left begins the next page."""
+    page: list[M] = []
+    size = 0
+    for item in items:
+        size += item.ByteSize()
+        if page and size > MAX_PAGE_BYTES:
+            break
+        page.append(item)
+    return page
 
 
 def encode_page_token(key: list[str | int], request: Message) -> str:

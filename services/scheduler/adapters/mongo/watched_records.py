@@ -1,0 +1,68 @@
+"""What the watchdog asks MongoDB: bounded counts and the oldest of each kind, each a walk over one small index."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo.asynchronous.collection import AsyncCollection
+
+from services.scheduler.adapters.mongo.codec import Document
+from services.scheduler.adapters.mongo.documents import ExecutionDocument, JobDocument
+from services.scheduler.domain.execution import Phase
+from services.scheduler.domain.job import JobState
+from services.scheduler.usecases.watchdog import Overdue, Place
+
+# A null sorts before every date, so a bound from below keeps jobs without a further fire out of the range.
+_BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+_PHASES = {
+    Place.WAITING: Phase.WAITING,
+    Place.DISPATCHED: Phase.DISPATCHED,
+    Place.LEASED: Phase.LEASED,
+    Place.SETTLING: Phase.SETTLING,
+}
+
+
+class MongoWatchedRecords:
+    """Implements `Records`."""
+
+    async def overdue(self, now: datetime, most: int) -> Mapping[Place, Overdue]:
+        """Return what is overdue at each place, counted up to a bound."""
+        places = [(Place.JOB, _jobs(), _due_jobs(now), "tick", "next_due_time")]
+        places += [
+            (place, _executions(), {"phase": phase, "wake_time": {"$lte": now}}, "wake", "wake_time")
+            for place, phase in _PHASES.items()
+        ]
+        found = await asyncio.gather(
+            *(_overdue(collection, query, index, field, most) for _, collection, query, index, field in places)
+        )
+        return {place: overdue for (place, *_), overdue in zip(places, found, strict=True)}
+
+    async def partitions_of_overdue_jobs(self, among: Collection[int], before: datetime, most: int) -> frozenset[int]:
+        """Return those of the partitions that the oldest jobs with fires from before an instant are in."""
+        query = {**_due_jobs(before), "partition": {"$in": list(among)}}
+        cursor = _jobs().find(query, {"_id": 0, "partition": 1}, sort=[("next_due_time", 1)], limit=most, hint="tick")
+        return frozenset([document["partition"] async for document in cursor])
+
+
+def _due_jobs(until: datetime) -> Document:
+    return {"state": JobState.ACTIVE, "next_due_time": {"$gte": _BEGINNING, "$lte": until}}
+
+
+async def _overdue(
+    collection: AsyncCollection[dict[str, Any]], query: Document, index: str, field: str, most: int
+) -> Overdue:
+    oldest = await collection.find_one(query, {"_id": 0, field: 1}, sort=[(field, 1)], hint=index)
+    if oldest is None:
+        return Overdue()
+    return Overdue(await collection.count_documents(query, limit=most, hint=index), oldest[field])
+
+
+def _jobs() -> AsyncCollection[dict[str, Any]]:
+    return JobDocument.get_pymongo_collection()
+
+
+def _executions() -> AsyncCollection[dict[str, Any]]:
+    return ExecutionDocument.get_pymongo_collection()
