@@ -1,8 +1,9 @@
 """A watch that outlives its streams: when one breaks, ends or falls silent, the next continues at the resume token.
 
-The server sends a heartbeat every 15 seconds, so silence means a broken stream. An outage is tolerated for a while,
-measured from the first failure after the last sign of life; a server that was never reached gets one deadline only,
-so that a wrong address shows soon.
+The server sends a heartbeat every 15 seconds, so silence means a broken stream. It ends a watch whose credential has
+expired; one try then shows whether a new one is in its place. An outage is tolerated for a while, measured from the
+first failure after the last sign of life; a server that was never reached gets one deadline only, so that a wrong
+address shows soon.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from grpc import aio
 from punctual.v1.execution_service_pb2 import WatchExecutionsRequest, WatchExecutionsResponse
 
 from libs.client.calls import Calls
-from libs.common.errors import PunctualError, UnavailableError
+from libs.common.errors import PunctualError, UnauthenticatedError, UnavailableError
 
 SILENCE_SECONDS = 45.0
 """Three heartbeats."""
@@ -72,9 +73,12 @@ class _Progress:
     def failed(self, error: PunctualError) -> float | None:
         """Return the wait before the next stream, or None to give up."""
         now = self.calls.clock.monotonic()
-        if not self.failures:
+        first = not self.failures
+        if first:
             self.outage_begin = now
         self.failures += 1
+        if isinstance(error, UnauthenticatedError) and self.ever_reached and first:
+            return 0.0
         patience = PATIENCE_SECONDS if self.ever_reached else self.calls.deadline_seconds
         return self.calls.retry_policy.delay(
             error, failures=self.failures, remaining=self.outage_begin + patience - now, spread=self.calls.spread()

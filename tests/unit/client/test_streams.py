@@ -12,7 +12,7 @@ from punctual.v1.execution_pb2 import Execution, Response
 from punctual.v1.execution_service_pb2 import DownloadResponseResponse, WatchExecutionsResponse
 
 from libs.client import PunctualClient, request_id_of, watching
-from libs.common.errors import NotFoundError, OutOfRangeError, PunctualError, UnavailableError
+from libs.common.errors import NotFoundError, OutOfRangeError, PunctualError, UnauthenticatedError, UnavailableError
 from tests.unit.client.fake_server import HOLD, FakePunctual
 
 AWAY = UnavailableError("DRAINING", "draining")
@@ -84,6 +84,16 @@ async def test_watch_raises_what_reconnecting_does_not_mend(
         await seen(client.executions.watch(), 2)
     assert raised.value.reason == error.reason
     assert request_id_of(raised.value) == fake.seen[0].metadata["x-request-id"]
+
+
+async def test_watch_goes_on_with_a_renewed_credential(fake: FakePunctual, client: PunctualClient) -> None:
+    expired = UnauthenticatedError("TOKEN_EXPIRED", "the token has expired")
+    fake.script("WatchExecutions", [change(1), expired], [change(2), expired], [expired])
+    changes = client.executions.watch()
+    assert await seen(changes, 2) == ["e1", "e2"]
+    with pytest.raises(UnauthenticatedError):
+        await anext(changes)
+    assert len(fake.seen) == 3, "one try with what the credential is now"
 
 
 async def test_watch_of_an_absent_server_gives_up_by_the_deadline(unused_tcp_port: int) -> None:
