@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from punctual.v1 import execution_pb2, execution_service_pb2
-from pymongo.asynchronous.database import AsyncDatabase
 
-from tests.e2e.conftest import StartCluster
+from tests.e2e.conftest import System
 from tests.support.checker import check
 from tests.support.cluster import ORG, open_api
 from tests.support.load import create_burst, soon, wait_final
 
 
-async def test_a_one_time_job_fires_on_the_dot_and_keeps_its_answer(
-    start_cluster: StartCluster, database: AsyncDatabase[dict[str, Any]]
-) -> None:
-    cluster = await start_cluster()
+async def test_a_one_time_job_fires_on_the_dot_and_keeps_its_answer(system: System) -> None:
+    cluster, database = system.cluster, system.database
     async with open_api(cluster) as api:
         expected = await create_burst(api, cluster.target("ok"), 1, soon(3))
         await wait_final(database, 1)
@@ -30,10 +25,8 @@ async def test_a_one_time_job_fires_on_the_dot_and_keeps_its_answer(
     assert execution.delivery_path == execution_pb2.DELIVERY_PATH_STREAM
 
 
-async def test_a_job_created_inside_the_horizon_does_not_wait_for_the_next_tick(
-    start_cluster: StartCluster, database: AsyncDatabase[dict[str, Any]]
-) -> None:
-    cluster = await start_cluster()
+async def test_a_job_created_inside_the_horizon_does_not_wait_for_the_next_tick(system: System) -> None:
+    cluster, database = system.cluster, system.database
     async with open_api(cluster) as api:
         expected = await create_burst(api, cluster.target("ok"), 20, soon(0.7))
         await wait_final(database, 20)
@@ -43,10 +36,8 @@ async def test_a_job_created_inside_the_horizon_does_not_wait_for_the_next_tick(
     assert report.doubled == 0
 
 
-async def test_failed_attempts_are_retried_under_the_same_key(
-    start_cluster: StartCluster, database: AsyncDatabase[dict[str, Any]]
-) -> None:
-    cluster = await start_cluster()
+async def test_failed_attempts_are_retried_under_the_same_key(system: System) -> None:
+    cluster, database = system.cluster, system.database
     async with open_api(cluster) as api:
         expected = await create_burst(api, cluster.target("flaky/1"), 5, soon(2))
         await wait_final(database, 5)

@@ -13,9 +13,19 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
+from tests.support.history import FINAL
 from tests.support.sink import Arrival
 
-FINAL = {"SUCCEEDED", "FAILED", "TIMED_OUT", "RATE_LIMITED", "UNKNOWN", "CANCELLED", "SKIPPED"}
+PROMISES = {
+    "P1": "one execution for each fire",
+    "P2": "every execution ends",
+    "P3": "a stale holder changes nothing",
+    "P4": "never early",
+    "P5": "nothing dropped in silence",
+    "P6": "never sent twice under FAIL",
+    "P9": "acknowledged means durable",
+}
+"""What the checker judges; isolation and secrecy (P7, P8) have tests of their own, bounds (P10) the benchmarks."""
 
 
 @dataclass
@@ -27,6 +37,9 @@ class Report:
     states: Counter[str] = field(default_factory=Counter)
     requests: int = 0
     doubled: int = 0
+    """Executions with more than one request, where the target did not fail."""
+    lost: int = 0
+    """Attempts whose executor was gone before it reported."""
     lags: list[float] = field(default_factory=list)
 
     @property
@@ -66,19 +79,31 @@ async def check(
     expected: Iterable[Expected],
     *,
     never_twice: Iterable[str] = (),
+    deferrable: Iterable[str] = (),
+    unacknowledged: Iterable[str] = (),
 ) -> Report:
-    """Compare all three; `never_twice` names jobs whose on_unknown_outcome is FAIL."""
+    """Compare all three.
+
+    `never_twice` names jobs whose on_unknown_outcome is FAIL, `deferrable` those whose target's circuit may open: their
+    lag says nothing about us. `unacknowledged` names jobs that may exist or not, since no create was answered.
+    """
     report = Report()
     documents = {document["_id"]: document async for document in database.executions.find({})}
     report.executions = len(documents)
     report.states = Counter(document["state"] for document in documents.values())
     report.requests = len(arrivals)
-    wanted = {fire.execution_id for fire in expected}
+    wanted_fires = list(expected)
+    wanted = {fire.execution_id for fire in wanted_fires}
     recorded = {key for key, document in documents.items() if document["cause"] == "SCHEDULE"}
+    names = {document["_id"]: document.get("name") async for document in database.jobs.find({})}
+    perhaps = frozenset(unacknowledged)
+    recorded = {key for key in recorded if names.get(documents[key]["job_id"]) not in perhaps}
+    acknowledged = {fire.job_id for fire in wanted_fires}
+    report.violations["P9 acknowledged job is gone"] += sorted(acknowledged - names.keys())
     report.violations["P1 fires without a record"] += sorted(wanted - recorded)
     report.violations["P1 records without a fire"] += sorted(recorded - wanted)
     _check_states(report, documents)
-    _check_requests(report, documents, arrivals, frozenset(never_twice))
+    _check_requests(report, documents, arrivals, frozenset(never_twice), frozenset(deferrable))
     report.violations = {promise: found for promise, found in report.violations.items() if found}
     return report
 
@@ -89,6 +114,7 @@ def _check_states(report: Report, documents: dict[str, dict[str, Any]]) -> None:
             report.violations["P2 not final"].append(f"{key} {document['state']}")
         if document["state"] == "SKIPPED" and not document.get("state_reason"):
             report.violations["P5 skipped without a reason"].append(key)
+        report.lost += sum(attempt["outcome"] == "LOST" for attempt in document.get("attempts", ()))
         tokens = [attempt["fencing_token"] for attempt in document.get("attempts", ())]
         if tokens != sorted(set(tokens)):
             report.violations["P3 two outcomes under one token"].append(f"{key} {tokens}")
@@ -99,6 +125,7 @@ def _check_requests(
     documents: dict[str, dict[str, Any]],
     arrivals: Sequence[Arrival],
     never_twice: frozenset[str],
+    deferrable: frozenset[str],
 ) -> None:
     by_execution: dict[str, list[Arrival]] = defaultdict(list)
     for arrival in arrivals:
@@ -106,7 +133,7 @@ def _check_requests(
     for key, document in documents.items():
         seen = by_execution.pop(key, [])
         due = document["due_time"].replace(tzinfo=UTC).timestamp()
-        if seen:
+        if seen and document["job_id"] not in deferrable:
             report.lags.append(seen[0].at - due)
         if any(arrival.at < due for arrival in seen):
             early = min(arrival.at for arrival in seen) - due
@@ -119,7 +146,7 @@ def _check_requests(
         if document["state"] == "SKIPPED" and seen:
             report.violations["P5 skipped but requested"].append(key)
         if len(seen) > 1:
-            report.doubled += 1
+            report.doubled += document["job_id"] not in deferrable
             if document["job_id"] in never_twice:
                 report.violations["P6 sent twice under FAIL"].append(f"{key} {len(seen)}")
     report.violations["P1 requests without a record"] += sorted(by_execution)

@@ -21,7 +21,7 @@ from tools.devstack.waiting import wait_until
 
 ORG = (("x-punctual-org", "acme"),)
 LOOPBACK = "127.0.0.1"
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 
 
 @dataclass
@@ -36,10 +36,14 @@ class ServiceProcess:
     child: ChildProcess = field(init=False)
 
     def __post_init__(self) -> None:
+        self._given = dict(self.environment)
+        self._skewed = False
         self._make()
 
-    def _make(self) -> None:
+    def _make(self, *, skew: str = "") -> None:
         argv = [sys.executable, "-m", self.module]
+        if skew:
+            argv = [sys.executable, "-m", "tests.support.skewed", self.module, skew]
         self.child = ChildProcess(self.name, argv, output=self.log, env=dict(self.environment))
 
     def start(self, **changes: str) -> None:
@@ -47,6 +51,24 @@ class ServiceProcess:
         self.environment = {**self.environment, **changes}
         self._make()
         self.child.start()
+
+    def start_skewed(self, seconds: str) -> None:
+        """Start it with a clock that is off by that much."""
+        self._make(skew=seconds)
+        self.child.start()
+        self._skewed = True
+
+    async def mend(self) -> None:
+        """Bring it back to how it was first started, whatever a test did to it."""
+        if self.child.running:
+            self.child.resume()
+            if self.environment != self._given or self._skewed:
+                await self.child.stop(seconds=25)
+        if not self.child.running:
+            self.environment = dict(self._given)
+            self._skewed = False
+            self.start()
+        await self.ready()
 
     async def ready(self) -> None:
         """Wait until its health says it is ready."""
@@ -133,6 +155,7 @@ class Cluster:
         ]
         self.public_addresses = [f"{LOOPBACK}:{port}" for port in public]
         self._notes = folder / "sink.jsonl"
+        self._notes_from = 0
         self._sink_port = rest[-1]
         sink_argv = [sys.executable, "-m", "tests.support.sink", "--port", str(rest[-1]), "--notes", str(self._notes)]
         self._sink = ChildProcess("sink", sink_argv, output=folder / "sink.log")
@@ -152,6 +175,10 @@ class Cluster:
             service.start()
         await asyncio.gather(*(service.ready() for service in self.services))
 
+    async def mend(self) -> None:
+        """Bring every service back to how it was first started."""
+        await asyncio.gather(*(service.mend() for service in self.services))
+
     async def stop(self) -> None:
         """Stop everything: clients first, so that they can hand back."""
         for group in ([*self.dispatchers, *self.executors], self.schedulers):
@@ -161,13 +188,17 @@ class Cluster:
             await asyncio.gather(*(child.stop(seconds=15) for child in running))
         await self._sink.stop()
 
-    def target(self, path: str = "ok") -> str:
-        """Return the sink's address for a way to answer."""
-        return f"http://{LOOPBACK}:{self._sink_port}/{path}"
+    def target(self, path: str = "ok", host: str = LOOPBACK) -> str:
+        """Return the sink's address for a way to answer, under either of its hosts."""
+        return f"http://{host}:{self._sink_port}/{path}"
 
     def arrivals(self) -> list[Arrival]:
         """Return what the sink has seen."""
-        return read_notes(self._notes)
+        return read_notes(self._notes, self._notes_from)
+
+    def forget_arrivals(self) -> None:
+        """Leave out from now on what the sink has seen so far."""
+        self._notes_from = self._notes.stat().st_size if self._notes.exists() else 0
 
     async def wait_arrivals(self, count: int, *, seconds: float = 30) -> None:
         """Wait until the sink has seen that many requests."""

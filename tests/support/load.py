@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from punctual.v1 import job_pb2, job_service_pb2, schedule_pb2
 from pymongo.asynchronous.database import AsyncDatabase
@@ -16,6 +19,12 @@ from tests.support.cluster import ORG, Api
 from tools.devstack.waiting import wait_until
 
 CONCURRENT_CREATES = 50
+CALL_SECONDS = 10.0
+CREATE_SECONDS = 50.0
+"""How long one create is repeated; a one-time job that is due longer ago than a minute is refused."""
+PASSING_ERRORS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+"""All that callers may see while something is away. gRPC itself answers CANCELLED to what a server that stops has not
+begun; our client takes all three for UNAVAILABLE."""
 
 
 def one_time_job(name: str, url: str, at: datetime, **fields: Any) -> job_pb2.Job:
@@ -31,14 +40,19 @@ def one_time_job(name: str, url: str, at: datetime, **fields: Any) -> job_pb2.Jo
 
 
 async def create_jobs(api: Api, jobs: Iterable[job_pb2.Job]) -> list[job_pb2.Job]:
-    """Create jobs, many at a time; returns them as stored."""
+    """Create jobs, many at a time; returns them as stored. What is not acknowledged is repeated under its key."""
     gate = asyncio.Semaphore(CONCURRENT_CREATES)
 
     async def create(job: job_pb2.Job) -> job_pb2.Job:
-        async with gate:
-            request = job_service_pb2.CreateJobRequest(job=job, allow_duplicate=True)
-            answer = await api.jobs.CreateJob(request, metadata=ORG, timeout=30)
-            return answer.job
+        request = job_service_pb2.CreateJobRequest(job=job, allow_duplicate=True, idempotency_key=uuid.uuid4().hex)
+        async with gate, asyncio.timeout(CREATE_SECONDS):
+            while True:
+                try:
+                    return (await api.jobs.CreateJob(request, metadata=ORG, timeout=CALL_SECONDS)).job
+                except grpc.aio.AioRpcError as error:
+                    if error.code() not in PASSING_ERRORS:
+                        raise
+                    await asyncio.sleep(0.1)
 
     return await asyncio.gather(*(create(job) for job in jobs))
 
@@ -47,6 +61,26 @@ async def create_burst(api: Api, url: str, count: int, at: datetime, **fields: A
     """Create one-time jobs that are all due at one instant; returns the fires they must have."""
     jobs = await create_jobs(api, (one_time_job(f"burst-{index}", url, at, **fields) for index in range(count)))
     return [Expected(job.job_id, millis(job.next_fire_time.ToDatetime(tzinfo=UTC))) for job in jobs]
+
+
+async def create_spread(
+    api: Api, url: str, *, per_second: int, seconds: float, first: datetime, **fields: Any
+) -> list[Expected]:
+    """Create one-time jobs that come due one after the other; returns the fires they must have."""
+    times = [first + timedelta(milliseconds=1000 * index // per_second) for index in range(round(per_second * seconds))]
+    named = (one_time_job(f"spread-{index}", url, at, **fields) for index, at in enumerate(times))
+    jobs = await create_jobs(api, named)
+    return [Expected(job.job_id, millis(at)) for job, at in zip(jobs, times, strict=True)]
+
+
+async def create_until(api: Api, url: str, stopping: asyncio.Event, *, per_second: int) -> list[Expected]:
+    """Create jobs that come due at an even pace until `stopping` is set; returns the fires they must have."""
+    expected: list[Expected] = []
+    while not stopping.is_set():
+        began = time.monotonic()
+        expected += await create_spread(api, url, per_second=per_second, seconds=1, first=soon(2))
+        await asyncio.sleep(max(0.0, 1 - (time.monotonic() - began)))
+    return expected
 
 
 async def wait_final(database: AsyncDatabase[dict[str, Any]], count: int, *, seconds: float = 60) -> None:

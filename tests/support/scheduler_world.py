@@ -13,6 +13,7 @@ from typing import Any
 from libs.common.testing.fake_clock import FakeClock
 from services.scheduler.domain.execution import Execution, ExecutionState, StoredResponse
 from services.scheduler.domain.job import Job, JobState
+from services.scheduler.domain.org import OrgSettings
 from services.scheduler.domain.outcome import AttemptReport, Result
 from services.scheduler.testing.fake_due_nudge import FakeDueNudge
 from services.scheduler.testing.memory_execution_store import MemoryExecutionStore
@@ -21,6 +22,7 @@ from services.scheduler.testing.open_secrets import OpenSecrets
 from services.scheduler.usecases.acquire_due import AcquireDue, DueBatch
 from services.scheduler.usecases.audit import JobAudit, ShownField
 from services.scheduler.usecases.begin_attempts import BeginAttempts, BeginBatch, GrantedAttempt
+from services.scheduler.usecases.callbacks import WriteCallbacks
 from services.scheduler.usecases.change_job_state import ChangeJobState
 from services.scheduler.usecases.extend_leases import ExtendLeases
 from services.scheduler.usecases.report_attempts import ReportAttempts
@@ -65,6 +67,16 @@ class AnswerCount:
         self.stored.append((org_id, size))
 
 
+class Orgs:
+    """Implements `OrgSettingsReader`: all orgs have the defaults, but for where they want to be told."""
+
+    def __init__(self) -> None:
+        self.callback_urls: dict[str, str] = {}
+
+    async def read(self, org_id: str) -> OrgSettings:
+        return OrgSettings(org_id, 10, 10, 10, job_failed_callback_url=self.callback_urls.get(org_id, ""))
+
+
 class World:
     """One scheduler; its replicas differ in nothing, so calls at once are calls of several replicas."""
 
@@ -74,7 +86,9 @@ class World:
         self.executions = MemoryExecutionStore(RETENTION, self.clock, self._checkpoint)
         self.nudge = FakeDueNudge(self.clock)
         self.secrets = OpenSecrets()
-        settle = SettleFinished(self.jobs, self.executions, self.nudge, self.clock)
+        self.orgs = Orgs()
+        callbacks = WriteCallbacks(self.jobs, self.executions, self.orgs, self.nudge, self.clock)
+        settle = SettleFinished(self.jobs, self.executions, self.nudge, self.clock, callbacks)
         self.acquire = AcquireDue(self.jobs, self.executions, self.nudge, self.clock, RETENTION)
         self.begins = BeginAttempts(
             jobs=self.jobs,

@@ -93,14 +93,14 @@ async def served_scheduler(
     mongo_uri: str, database: str, *, clock: Clock | None = None, **changes: Any
 ) -> AsyncIterator[ServedScheduler]:
     """Serve over a migrated database, by the scheduler's own composition."""
-    settings = SchedulerSettings(
-        mongodb_uri=mongo_uri,
-        mongodb_database=database,
-        auth_mode="development",
-        scheduler_public_address="127.0.0.1:0",
-        scheduler_internal_address="127.0.0.1:0",
-        **changes,
-    )
+    defaults: dict[str, Any] = {
+        "mongodb_uri": mongo_uri,
+        "mongodb_database": database,
+        "auth_mode": "development",
+        "scheduler_public_address": "127.0.0.1:0",
+        "scheduler_internal_address": "127.0.0.1:0",
+    }
+    settings = SchedulerSettings(**(defaults | changes))
     client = open_client(mongo_uri)
     await bind_documents(client[database])
     clock = clock or SystemClock()

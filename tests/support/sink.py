@@ -3,7 +3,8 @@
 Run as a process of its own (`python -m tests.support.sink --port N --notes FILE`), so that no fault of the system under
 test reaches it. Each note is a JSON line: execution id, attempt, wall-clock arrival in seconds, path. The path says how
 to answer: /ok at once, /slow/MILLIS after a while, /status/CODE, /flaky/N with 503 to the first N requests of an
-execution.
+execution, /close/N with a closed connection and no answer to the first N, /large/KILOBYTES with that much. It listens
+on 127.0.0.1 and on 127.0.0.2, so that targets which fail can have a host, and so a circuit, of their own.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ class Arrival:
     path: str
 
 
-def read_notes(notes: Path) -> list[Arrival]:
-    """Return what has arrived so far; a line that is still being written is left for the next time."""
+def read_notes(notes: Path, offset: int = 0) -> list[Arrival]:
+    """Return what has arrived so far, from a byte on; a line that is still being written is left for the next time."""
     if not notes.exists():
         return []
-    lines = notes.read_text().split("\n")[:-1]
+    with notes.open(encoding="utf-8") as file:
+        file.seek(offset)
+        lines = file.read().split("\n")[:-1]
     return [Arrival(**json.loads(line)) for line in lines]
 
 
@@ -65,6 +68,11 @@ class Sink:
                 return web.json_response({"status": code}, status=int(code))
             case ["flaky", times] if self._seen[execution_id] <= int(times):
                 return web.json_response({"status": "not yet"}, status=503)
+            case ["large", kilobytes]:
+                # By chance, so that no compression makes it small.
+                return web.Response(text=os.urandom(512 * int(kilobytes)).hex())
+            case ["close", times] if self._seen[execution_id] <= int(times) and request.transport is not None:
+                request.transport.abort()
         return web.json_response({"answer": execution_id})
 
 
@@ -76,7 +84,8 @@ def main() -> None:
     arguments = parser.parse_args()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", Sink(arguments.notes).handle)
-    web.run_app(app, host="127.0.0.1", port=arguments.port, print=None, access_log=None, backlog=4096)
+    hosts = ["127.0.0.1", "127.0.0.2"]
+    web.run_app(app, host=hosts, port=arguments.port, print=None, access_log=None, backlog=4096)
 
 
 if __name__ == "__main__":
