@@ -1,46 +1,105 @@
-"""`python -m bench`: runs the scenarios and prints their figures; results go to bench/out."""
+"""`python -m bench`: runs the scenarios, and leaves result lines, a report and plots in bench/out."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import platform
+import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+import time
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.measure import Result, write_lines
-from bench.scenarios import burst, steady
+from bench import report
+from bench.measure import append_line
+from bench.peers import running
+from bench.runs import Run
+from bench.scenarios import SCENARIOS
 
 OUT = Path(__file__).parent / "out"
-Scenario = Callable[[Path], Awaitable[Result]]
 
 
-def scenarios(*, quick: bool) -> dict[str, Scenario]:
-    """Return the scenarios by name; quick ones are smaller, not different."""
-    count = 2_000 if quick else 10_000
-    seconds = 10 if quick else 30
-    return {
-        "burst": lambda folder: burst.run(folder, count=count),
-        "burst-2": lambda folder: burst.run(folder, count=count, executors=2),
-        "steady-100": lambda folder: steady.run(folder, per_second=100, seconds=seconds),
-        "steady-300": lambda folder: steady.run(folder, per_second=300, seconds=seconds),
-    }
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"scenarios; all without a name: {', '.join(SCENARIOS)}")
+    parser.add_argument("--quick", action="store_true", help="smaller loads, under two minutes in all")
+    parser.add_argument("--rounds", type=int, default=1, help="the report shows medians over so many")
+    parser.add_argument("--no-peers", action="store_true", help="leave the other schedulers out")
+    parser.add_argument("--growth-jobs", type=int, default=0, help="jobs that growth loads; default 200,000")
+    parser.add_argument("--out", type=Path, default=OUT, help="where results go")
+    parser.add_argument("--page", type=Path, help="a page whose figures are written anew, such as docs/performance.md")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in SCENARIOS]
+    if unknown:
+        parser.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    return arguments
 
 
 async def main() -> None:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", help="scenarios to run; all without a name")
-    parser.add_argument("--quick", action="store_true", help="smaller loads, under two minutes in all")
-    arguments = parser.parse_args()
-    known = scenarios(quick=arguments.quick)
-    OUT.mkdir(exist_ok=True)
-    for name in arguments.names or known:
-        with tempfile.TemporaryDirectory(prefix="punctual-bench-") as folder:
-            result = await known[name](Path(folder))
-        print(result.sentence())
-        print("               cpu seconds", {key: round(value, 2) for key, value in result.cpu.items()}, result.extra)
-        write_lines(OUT / "results.jsonl", [result])
+    arguments = parse()
+    with_peers = not arguments.no_peers and running.installed()
+    if not arguments.no_peers and not with_peers:
+        print(f"the peers are left out: there is no {running.PYTHON}; `make bench` makes it", file=sys.stderr)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    lines = arguments.out / "results.jsonl"
+    lines.unlink(missing_ok=True)
+    began = time.monotonic()
+    failed = 0
+    for number in range(1, arguments.rounds + 1):
+        failed += await _run_once(arguments, number, lines, with_peers=with_peers)
+    if not lines.exists():
+        sys.exit("nothing was measured")
+    results, about = report.read(lines), _about(arguments, time.monotonic() - began)
+    print(f"\n{report.write(results, arguments.out, about)}")
+    if arguments.page:
+        report.refresh(arguments.page, results, about)
+    if failed:
+        sys.exit(f"{failed} scenarios failed")
+
+
+async def _run_once(arguments: argparse.Namespace, number: int, lines: Path, *, with_peers: bool) -> int:
+    """Run every scenario once; return how many failed, which is no reason to lose the others' figures."""
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="punctual-bench-") as folder:
+        jobs = arguments.growth_jobs or (5_000 if arguments.quick else 200_000)
+        run = Run(Path(folder), quick=arguments.quick, with_peers=with_peers, growth_jobs=jobs)
+        try:
+            for name in _chosen(arguments.names):
+                try:
+                    results = await SCENARIOS[name](run)
+                except Exception:  # noqa: BLE001 - whatever went wrong went wrong in one scenario
+                    failed += 1
+                    traceback.print_exc()
+                    continue
+                for result in results:
+                    result.round = number
+                    print(result.sentence(), flush=True)
+                    append_line(lines, result.line())
+        finally:
+            await run.close()
+    return failed
+
+
+def _chosen(names: Sequence[str]) -> Sequence[str]:
+    return names or list(SCENARIOS)
+
+
+def _about(arguments: argparse.Namespace, seconds: float) -> str:
+    """Say when, on what and how the figures were made."""
+    kind = "quick, small loads" if arguments.quick else "full"
+    cores, load = os.cpu_count(), os.getloadavg()[1]
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {kind}; {arguments.rounds} rounds, {seconds:.0f} s in all; "
+        f"{cores} cores, Python {platform.python_version()}; load average of five minutes at the end {load:.1f}. "
+        "Stores, services and the target share the machine. Lags in milliseconds; CPU is user and system time of all "
+        "services and stores, without the target."
+    )
 
 
 if __name__ == "__main__":

@@ -54,6 +54,17 @@ class System:
         await self.sink.take_notes()
 
 
+def service_environment(redis_url: str) -> dict[str, str]:
+    """Return what every service is started with."""
+    return {
+        **{name: os.environ[name] for name in _PROGRAMS if name in os.environ},
+        "PUNCTUAL_REDIS_URL": redis_url,
+        "PUNCTUAL_ALLOWED_TARGETS": "127.0.0.0/8",
+        "PUNCTUAL_METRICS_ADDRESS": f"{LOOPBACK}:0",
+        "PUNCTUAL_LOG_LEVEL": "WARNING",
+    }
+
+
 @asynccontextmanager
 async def running_system(
     folder: Path, *, executors: int = 1, settings: Mapping[str, str] | None = None
@@ -65,14 +76,13 @@ async def running_system(
         valkey = await stack.enter_async_context(ValkeyServer(folder / "valkey"))
         sink = await stack.enter_async_context(running_sink(folder))
         environment = {
-            **{name: os.environ[name] for name in _PROGRAMS if name in os.environ},
+            **service_environment(valkey.url),
             "PUNCTUAL_MONGODB_URI": mongo.uri,
             "PUNCTUAL_MONGODB_DATABASE": DATABASE,
-            "PUNCTUAL_REDIS_URL": valkey.url,
             "PUNCTUAL_AUTH_MODE": "development",
-            "PUNCTUAL_ALLOWED_TARGETS": "127.0.0.0/8",
-            "PUNCTUAL_METRICS_ADDRESS": f"{LOOPBACK}:0",
-            "PUNCTUAL_LOG_LEVEL": "WARNING",
+            # One org at one target is the whole load here: its share and its places there would be what is measured.
+            "PUNCTUAL_DEFAULT_HOST_CONCURRENT_REQUESTS": "0",
+            "PUNCTUAL_EXECUTOR_ORG_SHARE": "1",
             "PUNCTUAL_SCHEDULER_PUBLIC_ADDRESS": f"{LOOPBACK}:{public}",
             "PUNCTUAL_SCHEDULER_INTERNAL_ADDRESS": f"{LOOPBACK}:{internal}",
             "PUNCTUAL_DISPATCHER_HEALTH_ADDRESS": f"{LOOPBACK}:{dispatcher}",

@@ -1,1 +1,18 @@
-"""The scenarios: each starts its own system, loads it, and returns results."""
+"""The scenarios, by name. To add one: a module with `async def run(run: Run) -> list[Result]`, and its line here."""
+
+from __future__ import annotations
+
+from bench.runs import Scenario
+from bench.scenarios import api, burst, ceiling, create, growth, idle, mixed, recurring, steady
+
+SCENARIOS: dict[str, Scenario] = {
+    "burst": burst.run,
+    "steady": steady.run,
+    "ceiling": ceiling.run,
+    "create": create.run,
+    "mixed": mixed.run,
+    "idle": idle.run,
+    "growth": growth.run,
+    "recurring": recurring.run,
+    "api": api.run,
+}

@@ -3,37 +3,60 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
-from bench.cpu import CpuMeter
-from bench.jobs import create, due_nanos, one_time_job, sleep_until, wait_final
+from bench.cpu import CpuMeter, resident_of
+from bench.jobs import create, due_nanos, first_due, one_time_job, sleep_until, wait_final
 from bench.measure import Result, judge
-from bench.system import running_system
-
-LEAD_IN_SECONDS = 10
-
-
-async def run(folder: Path, *, per_second: int, seconds: int) -> Result:
-    """Create the jobs ahead of time, then measure while they come due."""
-    async with running_system(folder) as system:
-        start = datetime.now(UTC) + timedelta(seconds=LEAD_IN_SECONDS)
-        chance = random.Random(per_second)
-        offsets = sorted(chance.uniform(0, seconds) for _ in range(per_second * seconds))
-        jobs = await create(
-            system,
-            [
-                one_time_job(f"steady-{n}", system.target, start + timedelta(milliseconds=round(offset * 1000)))
-                for n, offset in enumerate(offsets)
-            ],
-        )
-        await sleep_until(start - timedelta(seconds=2))
-        meter = CpuMeter(system.pids)
-        await wait_final(system, len(jobs), seconds=seconds + 60)
-        cpu = meter.read()
-        result = Result(f"steady-{per_second}", "punctual", len(jobs), seconds, cpu=cpu, extra=_sizes(meter))
-        return judge(result, await system.take_notes(), due_nanos(jobs))
+from bench.peers import apscheduler, arq
+from bench.runs import Run
+from bench.system import System
 
 
-def _sizes(meter: CpuMeter) -> dict[str, object]:
-    return {"resident_megabytes": {name: size // 2**20 for name, size in meter.resident().items()}}
+async def run(run: Run) -> list[Result]:
+    """Measure 100 and 300 a second; the peers as well, unless it has to be quick."""
+    seconds = run.size(30, 5)
+    results = []
+    for rate in (300,) if run.quick else (100, 300):
+        async with run.system() as system:
+            results.append(await measure(system, per_second=rate, seconds=seconds))
+        if run.with_peers and not run.quick:
+            due = due_millis(rate, seconds)
+            name = f"steady-{rate}"
+            results.append(await arq.measure(run.new_folder(), name, due, create_seconds=len(due) / 1000))
+            results.append(await apscheduler.measure(run.new_folder(), name, due, create_seconds=len(due) / 150))
+    return results
+
+
+async def measure(
+    system: System, *, per_second: int, seconds: int, name: str = "", label: str = "punctual", settled: int = 0
+) -> Result:
+    """Create the jobs ahead of time, then measure while they come due, beside `settled` executions that were there."""
+    start = first_due(per_second * seconds)
+    jobs = await create(
+        system,
+        [
+            one_time_job(f"steady-{n}", system.sink.url, start + timedelta(milliseconds=millis))
+            for n, millis in enumerate(due_millis(per_second, seconds))
+        ],
+    )
+    await sleep_until(start - timedelta(seconds=2))
+    meter = CpuMeter(system.pids)
+    await wait_final(system, len(jobs), start + timedelta(seconds=seconds), before=settled, seconds=120)
+    meter.stop()
+    sizes = {process: size // 2**20 for process, size in resident_of(system.pids).items()}
+    result = Result(
+        name or f"steady-{per_second}",
+        label,
+        len(jobs),
+        seconds,
+        cpu=meter.seconds,
+        extra={"resident_megabytes": sizes},
+    )
+    return judge(result, await system.sink.take_notes(), due_nanos(jobs))
+
+
+def due_millis(per_second: int, seconds: int) -> list[int]:
+    """Return when each is due, in milliseconds after the first instant; the same for every system under test."""
+    chance = random.Random(per_second)
+    return sorted(round(chance.uniform(0, seconds) * 1000) for _ in range(per_second * seconds))

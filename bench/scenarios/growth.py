@@ -1,0 +1,137 @@
+"""Whether the system costs the same beside a small store and beside a large one.
+
+The large store is loaded past the API: copies of a real job and a real execution under other ids, times and
+partitions. Then the same is measured as before: steady load, Get, List, and what it costs to do nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from punctual.v1 import execution_service_pb2, job_service_pb2
+
+from bench.jobs import create, one_time_job
+from bench.measure import Result, summary
+from bench.runs import Run
+from bench.scenarios import idle, steady
+from bench.system import ORG, System
+
+SMALL = 1_000
+PER_SECOND = 100
+EXECUTIONS_PER_JOB = 5
+CHUNK = 5_000
+_ID_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+async def run(run: Run) -> list[Result]:
+    """Measure beside a thousand jobs, load the rest, and measure again."""
+    async with run.system() as system:
+        at = datetime.now(UTC) + timedelta(days=30)
+        await create(system, [one_time_job(f"growth-{n}", system.sink.url, at) for n in range(SMALL)])
+        results = await _measure(system, run, "small")
+        began = time.perf_counter()
+        await _load(system, run.growth_jobs)
+        loading = time.perf_counter() - began
+        results += await _measure(system, run, "large")
+        sizes = await system.database.command("dbStats")
+        results[-1].extra |= {
+            "jobs": run.growth_jobs,
+            "executions": EXECUTIONS_PER_JOB * run.growth_jobs,
+            "load_seconds": round(loading),
+            "data_megabytes": round(sizes["dataSize"] / 2**20),
+            "index_megabytes": round(sizes["indexSize"] / 2**20),
+        }
+        return results
+
+
+async def _measure(system: System, run: Run, size: str) -> list[Result]:
+    before = await system.database.executions.estimated_document_count()
+    steadily = await steady.measure(
+        system,
+        per_second=PER_SECOND,
+        seconds=run.size(20, 4),
+        name="growth",
+        label=size,
+        settled=before,
+    )
+    steadily.extra["call_millis"] = await _calls(system, run.size(300, 60))
+    still = await idle.measure(system, seconds=run.size(20, 3), name="growth-idle")
+    still.system = size
+    return [steadily, still]
+
+
+async def _calls(system: System, count: int) -> dict[str, dict[str, float]]:
+    """Return how long reads take, one after the other, in milliseconds."""
+    ids = [found["_id"] async for found in await system.database.jobs.aggregate([{"$sample": {"size": count}}])]
+
+    async def get(job_id: str) -> None:
+        await system.jobs.GetJob(job_service_pb2.GetJobRequest(job_id=job_id), metadata=ORG, timeout=30)
+
+    async def list_jobs(_: str) -> None:
+        await system.jobs.ListJobs(job_service_pb2.ListJobsRequest(page_size=50), metadata=ORG, timeout=30)
+
+    async def list_executions(job_id: str) -> None:
+        request = execution_service_pb2.ListExecutionsRequest(job_id=job_id, page_size=50)
+        await system.executions.ListExecutions(request, metadata=ORG, timeout=30)
+
+    calls: list[Callable[[str], Awaitable[None]]] = [get, list_jobs, list_executions]
+    took: dict[str, dict[str, float]] = {}
+    for call in calls:
+        times = []
+        for job_id in ids:
+            began = time.perf_counter()
+            await call(job_id)
+            times.append(1000 * (time.perf_counter() - began))
+        took[call.__name__] = summary(times)
+    return took
+
+
+async def _load(system: System, count: int) -> None:
+    """Load jobs whose time is far away, and final executions of theirs."""
+    jobs, executions = system.database.jobs, system.database.executions
+    job = await jobs.find_one({"next_due_time": {"$ne": None}})
+    execution = await executions.find_one({"state": "SUCCEEDED"})
+    if job is None or execution is None:
+        raise RuntimeError("there is nothing to copy")
+    # What makes a later equal submission a duplicate is unique to each job.
+    job = {name: value for name, value in job.items() if name not in ("fingerprint_slot", "duplicate_until")}
+    chance = random.Random(1)
+    for ids in _ids(chance, count):
+        await jobs.insert_many([_job_copy(job, job_id, chance) for job_id in ids], ordered=False)
+        for number in range(EXECUTIONS_PER_JOB):
+            copies = [_execution_copy(execution, job_id, number) for job_id in ids]
+            await executions.insert_many(copies, ordered=False)
+
+
+def _ids(chance: random.Random, count: int) -> Iterator[list[str]]:
+    for start in range(0, count, CHUNK):
+        size = min(CHUNK, count - start)
+        # Their first letters say when they were created; so these sort among, not after, what is created now.
+        yield ["01" + "".join(chance.choices(_ID_LETTERS, k=24)) for _ in range(size)]
+
+
+def _job_copy(job: dict[str, Any], job_id: str, chance: random.Random) -> dict[str, Any]:
+    due = job["next_due_time"] + timedelta(seconds=chance.randrange(30 * 86_400))
+    return {
+        **job,
+        "_id": job_id,
+        "partition": chance.randrange(256),
+        "next_fire_time": due,
+        "next_due_time": due,
+        "name": f"copy-{job_id}",
+    }
+
+
+def _execution_copy(execution: dict[str, Any], job_id: str, number: int) -> dict[str, Any]:
+    fire_time = execution["fire_time"] - timedelta(hours=number + 1)
+    return {
+        **execution,
+        "_id": f"{job_id}-{round(fire_time.timestamp() * 1000)}",
+        "job_id": job_id,
+        "fire_time": fire_time,
+        "due_time": fire_time,
+    }
