@@ -10,10 +10,18 @@ PY := $(VENV)/bin/python
 # either, the next target sets up anew, whichever it is.
 STAMP := $(VENV)/.installed-$(shell { pwd; cat requirements-dev.lock; } | cksum | cut -d ' ' -f 1)
 
+# The public protos as callers have them, without comments.
+RELEASED := protos/released.binpb
+
 PYTEST_ARGS ?=
 EXECUTORS ?= 1
 SEED ?= 1
-SECONDS ?= 60
+SECONDS ?= 120
+SEEDS ?= 1000
+BUG ?=
+ROUNDS ?= 3
+BENCH_VENV := .cache/bench
+BENCH_STAMP := $(BENCH_VENV)/.installed-$(shell { pwd; cat requirements-bench.lock; } | cksum | cut -d ' ' -f 1)
 UV_VERSION := 0.13.9
 LOCK_VENV := .cache/lock
 LOCK_OPTIONS := --quiet --universal --python-version 3.11 --generate-hashes \
@@ -21,8 +29,9 @@ LOCK_OPTIONS := --quiet --universal --python-version 3.11 --generate-hashes \
 
 export PYTHON
 
-.PHONY: help setup run test test-unit test-contract test-integration test-e2e chaos bench bench-quick
-.PHONY: proto proto-check fmt lint type check lock clean
+.PHONY: help setup run test test-unit test-contract test-integration test-e2e test-deploy test-node chaos bench
+.PHONY: bench-quick docs simulate
+.PHONY: proto proto-check proto-release fmt lint type check lock clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -56,18 +65,38 @@ test-integration: $(STAMP) ## Run the tests against real servers
 test-e2e: $(STAMP) ## Run the tests of the whole system
 	@$(PY) -m pytest tests/e2e $(PYTEST_ARGS)
 
-chaos: $(STAMP) ## Break things at random under load and check the promises (SEED=1 SECONDS=60)
+test-deploy: $(STAMP) ## Run the tests of manifests, image and settings
+	@$(PY) -m pytest tests/deploy $(PYTEST_ARGS)
+
+test-node: $(STAMP) ## Run the tests of a client in Node, which is installed if it is not there
+	@sh tests/node/install.sh
+	@$(PY) -m pytest tests/node/run_client.py -q -s
+
+test-monitoring: $(STAMP) ## Test alerts and dashboard against a real Prometheus, which is installed if it is not there
+	@sh tools/install_prometheus.sh $(CURDIR)/.cache/prometheus
+	@PROMETHEUS_FOLDER=$(CURDIR)/.cache/prometheus $(PY) -m pytest tests/monitoring $(PYTEST_ARGS)
+
+chaos: $(STAMP) ## Break things at random under load and check the promises (SEED=1 SECONDS=120)
 	@CHAOS_SEED=$(SEED) CHAOS_SECONDS=$(SECONDS) $(PY) -m pytest tests/chaos --timeout 0 -s $(PYTEST_ARGS)
 
-bench: $(STAMP) ## Run the benchmarks
-	@$(PY) -m bench
+simulate: $(STAMP) ## Simulate seeds in virtual time and check every step (SEED=1 SEEDS=1000 BUG=...)
+	@$(PY) -m tests.simulation --first $(SEED) --seeds $(SEEDS) $(if $(BUG),--bug $(BUG))
 
-bench-quick: $(STAMP) ## Run the benchmarks briefly
+bench: $(STAMP) $(BENCH_STAMP) ## Run the benchmarks, and write their figures into docs/performance.md (ROUNDS=3)
+	@$(PY) -m bench --rounds $(ROUNDS) --page docs/performance.md
+
+bench-quick: $(STAMP) $(BENCH_STAMP) ## Run the benchmarks briefly, under two minutes on a quiet machine
 	@$(PY) -m bench --quick
+
+$(BENCH_STAMP): $(STAMP)
+	@echo "bench: the peers' packages"
+	@$(PY) -m venv --clear $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r requirements-bench.lock
+	@touch $@
 
 ##@ Check
 
-check: proto-check lint type test ## Run all that CI runs
+check: proto-check lint type test ## Run all that needs nothing but Python
 
 lint: $(STAMP) ## Check style, protos and who imports whom
 	@$(PY) -m ruff check .
@@ -78,9 +107,10 @@ lint: $(STAMP) ## Check style, protos and who imports whom
 type: $(STAMP) ## Check types
 	@$(PY) -m mypy
 
-proto-check: $(STAMP) ## Check that libs/gen is what protos/ generates, and the protos' format
+proto-check: $(STAMP) ## Check that libs/gen is up to date, the protos' format, and that no released caller breaks
 	@$(PY) tools/generate_protos.py --check
 	@$(VENV)/bin/buf format --diff --exit-code
+	@$(VENV)/bin/buf breaking --against $(RELEASED)
 
 ##@ Change
 
@@ -88,15 +118,25 @@ proto: $(STAMP) ## Generate libs/gen from protos/
 	@$(VENV)/bin/buf format --write
 	@$(PY) tools/generate_protos.py
 
+proto-release: $(STAMP) ## Note the public protos as released: what proto-check holds later changes against
+	@$(VENV)/bin/buf breaking --against $(RELEASED)
+	@$(VENV)/bin/buf build --exclude-source-info --path protos/punctual/v1 --output $(RELEASED)
+
+docs: $(STAMP) ## Generate docs/settings.md, docs/metrics.md, and the alerts as a Kubernetes object
+	@$(PY) -m tools.settings_page
+	@$(PY) -m tools.metrics_page
+	@$(PY) -m tools.prometheus_rule
+
 fmt: $(STAMP) ## Format the code and the protos
 	@$(PY) -m ruff check --fix-only --quiet .
 	@$(PY) -m ruff format .
 	@$(VENV)/bin/buf format --write
 
-lock: $(STAMP) ## Resolve the dependencies of pyproject.toml anew into both lock files
+lock: $(STAMP) ## Resolve the dependencies of pyproject.toml anew into the lock files
 	@test -x $(LOCK_VENV)/bin/uv || { $(PY) -m venv $(LOCK_VENV) && $(LOCK_VENV)/bin/pip install -q uv==$(UV_VERSION); }
 	@$(LOCK_VENV)/bin/uv pip compile $(LOCK_OPTIONS) -o requirements.lock pyproject.toml
 	@$(LOCK_VENV)/bin/uv pip compile $(LOCK_OPTIONS) -o requirements-dev.lock pyproject.toml --group dev
+	@$(LOCK_VENV)/bin/uv pip compile $(LOCK_OPTIONS) -o requirements-bench.lock --group bench
 
 clean: ## Remove caches, build results and the local stack's data
 	@rm -rf .data .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist bench/out
