@@ -14,6 +14,7 @@ STAMP := $(VENV)/.installed-$(shell { pwd; cat requirements-dev.lock; } | cksum 
 RELEASED := protos/released.binpb
 
 PYTEST_ARGS ?=
+TEST_WORKERS ?= 2
 EXECUTORS ?= 1
 SEED ?= 1
 SECONDS ?= 120
@@ -51,7 +52,7 @@ run: $(STAMP) ## Run everything in this terminal and show a job fire (EXECUTORS=
 ##@ Test
 
 test: $(STAMP) ## Run all tests (PYTEST_ARGS=...)
-	@$(PY) -m pytest tests $(PYTEST_ARGS)
+	@$(PY) -m pytest tests -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-unit: $(STAMP) ## Run the tests without IO
 	@$(PY) -m pytest tests/unit $(PYTEST_ARGS)

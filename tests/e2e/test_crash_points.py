@@ -18,6 +18,8 @@ from tests.support.cluster import Api, Cluster, ServiceProcess, open_api
 from tests.support.faults import crash_points
 from tests.support.load import create_burst, soon, wait_final
 
+WORK_SECONDS = 8
+"""After which there should be new work: the time in which one round of it is done."""
 CRASH_SECONDS = 40.0
 SERVICES = ("scheduler", "dispatcher", "executor")
 POINTS = {service: [name for name in crash_points() if name.startswith(service)] for service in SERVICES}
@@ -46,9 +48,15 @@ async def test_processes_die_between_two_effects(system: System, points: tuple[s
     await asyncio.gather(*(process.ready() for process in processes))
     async with open_api(cluster) as api, asyncio.TaskGroup() as dying:
         # From the first call on: there are points that a create passes.
-        for process, point in zip(processes, points, strict=True):
-            dying.create_task(_die(process, point))
+        deaths = [
+            dying.create_task(_die(process, point)) for process, point in zip(processes, points, strict=True)
+        ]
         expected, never_twice = await _create(cluster, api)
+        # It is chance which of two replicas a call reaches: there is work until each process has met its point.
+        while (await asyncio.wait(deaths, timeout=WORK_SECONDS))[1]:
+            more, more_once = await _create(cluster, api)
+            expected += more
+            never_twice |= more_once
     await wait_final(database, len(expected))
     report = await check(database, cluster.arrivals(), expected, never_twice=never_twice)
     report.assert_clean()

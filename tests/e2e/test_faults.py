@@ -152,10 +152,11 @@ async def test_a_thousand_at_one_instant_with_an_executor_killed_half_way(system
 
 async def test_an_execution_that_kills_its_executors_ends_and_harms_no_other(system: System) -> None:
     cluster, database = system.cluster, system.database
-    # Short leases and polls: each death costs one of both.
+    # Short leases and polls, for each death costs one of both; but no lease so short that starting processes, which
+    # take the processor for a second or two, make those of innocent executions run out.
     for service in (*cluster.schedulers, *cluster.executors):
         await service.child.stop()
-        service.start(PUNCTUAL_LEASE_SECONDS="1", PUNCTUAL_POLL_INTERVAL_SECONDS="0.2")
+        service.start(PUNCTUAL_LEASE_SECONDS="3", PUNCTUAL_POLL_INTERVAL_SECONDS="0.2")
     await asyncio.gather(*(service.ready() for service in cluster.services))
     async with open_api(cluster) as api:
         poison = await create_burst(api, cluster.target("slow/60000"), 1, soon(2))
@@ -168,7 +169,10 @@ async def test_an_execution_that_kills_its_executors_ends_and_harms_no_other(sys
             deaths += 1
             await _kill_holder(cluster, document["executor_id"])
         await asyncio.sleep(0.02)
-    assert deaths == 5
+    # A lease may run out by itself on a slow machine, which is a loss as well.
+    lost = [attempt for attempt in document["attempts"] if attempt["outcome"] == "LOST"]
+    assert len(lost) == 5
+    assert 3 <= deaths <= 5
     assert document["state_reason"] == "EXECUTOR_LOST_REPEATEDLY"
     await wait_final(database, 1 + len(others))
     report = await check(database, cluster.arrivals(), [*poison, *others])

@@ -100,6 +100,7 @@ def test_a_ring_is_read_from_text_and_file(tmp_path: Path):
         ("k1:***", "not base64"),
         (f"k1:{text_of(K1[:16])}", "16 bytes"),
     ],
+    ids=["nothing", "no colon", "a space", "one id twice", "no base64", "too short"],
 )
 def test_a_bad_ring_is_refused_with_a_sentence_that_holds_no_key(text: str, why: str):
     with pytest.raises(InvalidKeyRingError, match=why) as refused:
