@@ -48,9 +48,7 @@ async def test_processes_die_between_two_effects(system: System, points: tuple[s
     await asyncio.gather(*(process.ready() for process in processes))
     async with open_api(cluster) as api, asyncio.TaskGroup() as dying:
         # From the first call on: there are points that a create passes.
-        deaths = [
-            dying.create_task(_die(process, point)) for process, point in zip(processes, points, strict=True)
-        ]
+        deaths = [dying.create_task(_die(process, point)) for process, point in zip(processes, points, strict=True)]
         expected, never_twice = await _create(cluster, api)
         # It is chance which of two replicas a call reaches: there is work until each process has met its point.
         while (await asyncio.wait(deaths, timeout=WORK_SECONDS))[1]:

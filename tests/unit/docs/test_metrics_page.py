@@ -23,7 +23,11 @@ def test_the_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == render(), "run `make docs`"
 
 
-@pytest.mark.parametrize("family", list(dict.fromkeys(family for _, family in families())), ids=lambda family: family.name)
+FAMILIES = list(dict.fromkeys(family for _, family in families()))
+"""In the order of the page, which every worker of the test run must agree on."""
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_names_have_units_and_labels_are_bounded(family: Family) -> None:
     assert UNIT.search("_" + family.name), family.name
     assert set(family.labels) <= BOUNDED
