@@ -150,8 +150,8 @@ async def test_a_shard_of_a_cluster_is_away_and_nodes_that_may_evict_are_told_of
             assert sum(map(len, keys)) == 6
             assert sum(map(bool, keys)) > 1, "all shards are on one node"
             valkey.kill(0)
+            assert len(cluster.arrivals()) < len(expected) / 2, "most was done before the node was away"
             await _mode(cluster.executors, streams=False)
-            assert len(cluster.arrivals()) < len(expected), "all was done before the node was missed"
             await cluster.wait_arrivals(len(expected), seconds=60)
             await valkey.restart(0)
             await _mode(cluster.executors, streams=True)
