@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 
 CRASH_EXIT_CODE = 86
-_VARIABLE = "PUNCTUAL_CRASH_POINT"
+_CHOSEN = os.environ.get("PUNCTUAL_CRASH_POINT")
+"""Read once: a point is passed several times for each execution."""
 
 
 def crash_point(name: str) -> None:
     """Die here, if this point was chosen."""
-    if os.environ.get(_VARIABLE) == name:
+    if name == _CHOSEN:
         os._exit(CRASH_EXIT_CODE)

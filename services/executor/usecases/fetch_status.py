@@ -9,6 +9,9 @@ from libs.common.logs import get_logger
 from services.executor.domain.delivery_mode import DeliveryMode, Mode, ModeChange
 from services.executor.usecases.ports import ExecutorObserver
 
+BEHIND_SECONDS = 3.0
+"""How long a late delivery tells of more late ones behind it; longer than an executor is full at a time."""
+
 log = get_logger(__name__)
 
 
@@ -21,6 +24,7 @@ class FetchStatus:
         self._observer = observer
         self._ready_within = ready_within
         self._last_fetch: float | None = None
+        self._last_late: float | None = None
         self.changed = asyncio.Event()
         """Set at every change of mode; who waits for it clears it."""
 
@@ -46,6 +50,15 @@ class FetchStatus:
     def reading_stopped(self, shard: int) -> None:
         """Note that a shard is not read for reasons of our own."""
         self._delivery.reading_stopped(shard)
+
+    def delivered_late(self) -> None:
+        """Note that a shard delivered what the poll path may take for lost by now."""
+        self._last_late = self._clock.monotonic()
+
+    @property
+    def behind(self) -> bool:
+        """Whether the streams deliver, but late: what is overdue is most likely still on its way."""
+        return self._last_late is not None and self._clock.monotonic() - self._last_late < BEHIND_SECONDS
 
     def fetched(self) -> None:
         """Note a fetch that succeeded, by whatever path."""

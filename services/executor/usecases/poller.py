@@ -21,6 +21,9 @@ BUSY_INTERVAL_SECONDS = 0.15
 """Between polls that are the only delivery."""
 WATCH_INTERVAL_SECONDS = 0.25
 """How often the mode is looked at while nothing else is to do: it bounds how late an outage is noticed."""
+INTERVALS_BEHIND = 5
+"""How many times longer polls for overdue work are apart while the streams deliver late. To poll for what is on its way
+anyway would double the work just when there is most of it: each one would be granted here, and refused there."""
 _JITTER = 0.2
 
 
@@ -47,7 +50,7 @@ class Poller:
         self._stopping = stopping
         self._interval = interval_seconds
         self._jitter = jitter
-        self._next_poll = clock.monotonic()
+        self._last_poll = self._next_poll = clock.monotonic()
 
     async def run_once(self) -> int:
         """Wait for the next poll's instant, poll if there is room, and return how many attempts were granted.
@@ -67,11 +70,11 @@ class Poller:
             return 0
         polled = self._clock.monotonic()
         # Set before the call, so that a failing one is not repeated at once.
-        self._next_poll = polled + self._pace()
+        self._last_poll, self._next_poll = polled, polled + self._pace()
         mode = PollMode.OVERDUE if self._status.mode is Mode.STREAMS else PollMode.ALL
         batch = await self._intake.poll(min(self._held.free, MAX_BATCH), mode)
         self._status.fetched()
-        if batch.more:
+        if batch.more and not self._late_streams():
             self._next_poll = polled
         return len(batch.grants)
 
@@ -80,7 +83,12 @@ class Poller:
         now = self._clock.monotonic()
         if self._status.mode is not Mode.STREAMS:
             self._next_poll = min(self._next_poll, now + BUSY_INTERVAL_SECONDS)
+        elif self._late_streams():
+            return max(self._next_poll, self._last_poll + INTERVALS_BEHIND * self._interval) - now
         return self._next_poll - now
+
+    def _late_streams(self) -> bool:
+        return self._status.mode is Mode.STREAMS and self._status.behind
 
     def _pace(self) -> float:
         """Return the pause between polls; with jitter where many executors would otherwise fall into step."""

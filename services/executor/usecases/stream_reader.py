@@ -19,6 +19,8 @@ from services.executor.usecases.ports import MAX_BATCH, Deliveries, Entry, Sched
 
 BLOCK_SECONDS = 1.0
 """How long a read waits for entries; shorter than the silence that counts as an outage."""
+LATE_SECONDS = 1.5
+"""How late a delivery is when executions of its time are about to count as overdue, which they do after 2 s."""
 _SHARE_OF_TIME_LEFT = 0.25
 _WORTH_WAITING_SECONDS = 0.002
 
@@ -76,8 +78,12 @@ class StreamReader:
             return None
         wanted = self._wanted()
         entries = await self._read(wanted, BLOCK_SECONDS)
-        if entries and len(entries) < wanted:
-            entries += await self._company(entries, wanted - len(entries))
+        if entries:
+            left = self._seconds_left(entries)
+            if left < -LATE_SECONDS:
+                self._status.delivered_late()
+            if len(entries) < wanted:
+                entries += await self._company(left, wanted - len(entries))
         self._status.reading_stopped(self.shard)
         return self._intake.question(entries) if entries else None
 
@@ -85,9 +91,11 @@ class StreamReader:
         """Return this reader's share of the room, so that many shards together do not ask for many times of it."""
         return min(max(self._held.free // self._readers, 1), MAX_BATCH)
 
-    async def _company(self, entries: list[Entry], wanted: int) -> list[Entry]:
+    def _seconds_left(self, entries: list[Entry]) -> float:
+        return (min(entry.due_time for entry in entries) - self._scheduler_clock.now()).total_seconds()
+
+    async def _company(self, left: float, wanted: int) -> list[Entry]:
         """Wait a little for more entries, if there is time, and return those that came."""
-        left = (min(entry.due_time for entry in entries) - self._scheduler_clock.now()).total_seconds()
         wait = min(self._gather_seconds, left * _SHARE_OF_TIME_LEFT)
         if wait < _WORTH_WAITING_SECONDS:
             return []

@@ -110,6 +110,18 @@ async def test_a_delivered_execution_is_posted_on_the_dot_reported_and_acknowled
     assert bench.acknowledged() == {"e1"}
 
 
+async def test_what_is_late_on_the_stream_is_not_polled_for_as_well(start: Start) -> None:
+    bench = start()
+    await bench.pass_time(1)
+    before = len(bench.service.polls)
+    for n in range(10):
+        bench.deliver(f"e{n}", due=-2 - n)
+        await bench.pass_time(0.8)
+    assert len(bench.service.polls) - before <= 1
+    await bench.pass_time(10)
+    assert len(bench.service.polls) - before >= 3, "polls stay rare when the streams are on time again"
+
+
 async def test_entries_that_come_one_by_one_are_begun_together(start: Start) -> None:
     bench = start()
     await bench.pass_time(0.5)

@@ -38,6 +38,9 @@ from services.scheduler.usecases.audit import SCHEDULER_ACTOR, AuditEvent
 from services.scheduler.usecases.caller import OrgScope
 from services.scheduler.usecases.ports import CursorMove, DueJob, JobFilter
 
+REMEMBERED_DEFINITIONS = 1_000
+"""Definitions that are kept decoded: an execution's is asked for by its begin and again by its report."""
+
 KEPT_FAILURE_IDS = 50
 """Failed executions a job remembers, so that counting one twice counts it once."""
 
@@ -66,6 +69,7 @@ class MongoJobStore:
         self._outbox = outbox
         self._group = InsertGroup(self._insert)
         self._readable = ReadableDocuments("jobs")
+        self._definitions: dict[str, tuple[Document, JobDefinition]] = {}
 
     @property
     def _jobs(self) -> AsyncCollection[dict[str, Any]]:
@@ -152,7 +156,7 @@ class MongoJobStore:
     async def load(self, job_ids: Collection[str]) -> Mapping[str, Job]:
         """Return the jobs that exist, by id, of any org."""
         cursor = self._jobs.find({"_id": {"$in": list(job_ids)}}, batch_size=len(job_ids) + 1)
-        return {job.job_id: job for job in await self._readable.decode(cursor, self._decode)}
+        return {job.job_id: job for job in await self._readable.decode(cursor, self._decode_again)}
 
     async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
         """Return which of the jobs exist, whether this version can read them or not."""
@@ -320,11 +324,25 @@ class MongoJobStore:
             "trace_parent": job.trace_parent,
         }
 
+    def _decode_again(self, document: Mapping[str, Any]) -> Job:
+        """Decode a job that was most likely decoded before, with the same definition."""
+        job_id, stored = document["_id"], document["definition"]
+        known = self._definitions.get(job_id)
+        # By content, not by revision: this is right whoever changed the document.
+        if known is None or known[0] != stored:
+            if len(self._definitions) >= REMEMBERED_DEFINITIONS:
+                del self._definitions[next(iter(self._definitions))]
+            known = self._definitions[job_id] = stored, self._codec.decode(stored, JobDefinition)
+        return self._job(document, known[1])
+
     def _decode(self, document: Mapping[str, Any]) -> Job:
+        return self._job(document, self._codec.decode(document["definition"], JobDefinition))
+
+    def _job(self, document: Mapping[str, Any], definition: JobDefinition) -> Job:
         return Job(
             job_id=document["_id"],
             org_id=document["org_id"],
-            definition=self._codec.decode(document["definition"], JobDefinition),
+            definition=definition,
             create_time=document["create_time"],
             update_time=document["update_time"],
             creator=document["creator"],
