@@ -34,10 +34,10 @@ class DispatcherSettings(InternalTlsSettings):
         default=2.0, gt=0, le=5, description="How far ahead executions are acquired, seconds, up to 5. Default 2."
     )
     lead_seconds: float = Field(
-        default=0.25,
+        default=0.5,
         ge=0,
         le=4,
-        description="How long before it is due an entry is delivered, 0-4 s. Default 0.25.",
+        description="How long before it is due an entry is delivered, 0-4 s. Default 0.5.",
     )
     grace_seconds: float = Field(
         default=2.0,

@@ -55,13 +55,13 @@ class ExecutorSettings(InternalTlsSettings):
         " taken. 0-10,000, default 200.",
     )
     begin_window_seconds: float = Field(
-        default=0.05,
+        default=0.1,
         ge=0,
         le=1,
-        description="How long early entries may wait for company before they are begun, seconds, 0-1. Default 0.05.",
+        description="How long early entries may wait for company before they are begun, seconds, 0-1. Default 0.1.",
     )
     report_window_seconds: float = Field(
-        default=0.02, ge=0, le=1, description="How long a report may wait for company, seconds, 0-1. Default 0.02."
+        default=0.1, ge=0, le=1, description="How long a report may wait for company, seconds, 0-1. Default 0.1."
     )
     report_batch: int = Field(
         default=200, ge=1, le=1000, description="Reports in one call at most, 1-1,000. Default 200."

@@ -30,6 +30,8 @@ MAX_ASKS = 500
 """Attempts in one exchange."""
 RECHECK_SECONDS = 0.1
 """How often what is held back asks again, in case other executors gave places back."""
+NOTES_WINDOW_SECONDS = 0.03
+"""How long notes wait for company while nobody waits for what they give back."""
 _IDLE_SECONDS = 5.0
 
 
@@ -52,6 +54,7 @@ class AdmissionQueue:
         self._held_back: defaultdict[TargetKey, deque[Held]] = defaultdict(deque)
         self._recheck = clock.monotonic()
         self._some = asyncio.Event()
+        self._asked = asyncio.Event()
         self._turns = PlaceTurns()
 
     def ask(self, held: Held) -> None:
@@ -59,6 +62,7 @@ class AdmissionQueue:
         held.target = target_of(held.grant)
         self._asks.append(held)
         self._some.set()
+        self._asked.set()
 
     def ask_again(self, held: Held) -> None:
         """Give an attempt's slot back, which it could not use in time, and let it wait for another one."""
@@ -91,6 +95,7 @@ class AdmissionQueue:
         waiting = self._held_back.get(held.target)
         if waiting:
             self._asks.append(waiting.popleft())
+            self._asked.set()
         self._some.set()
 
     def hold_back(self, held: Held, target: TargetKey) -> None:
@@ -114,6 +119,9 @@ class AdmissionQueue:
             self._some.clear()
             wait = RECHECK_SECONDS if self._held_back else _IDLE_SECONDS
             await first_of(self._some.wait(), self._clock.sleep(wait))
+        if not self._asks and not self._held_back:
+            self._asked.clear()
+            await first_of(self._asked.wait(), self._clock.sleep(NOTES_WINDOW_SECONDS))
         if self._clock.monotonic() >= self._recheck:
             self._recheck = self._clock.monotonic() + RECHECK_SECONDS
             for waiting in self._held_back.values():

@@ -26,8 +26,12 @@ from services.scheduler.usecases.ports import CursorMove, DueJob, DueNudge, Exec
 POLL_GRACE = timedelta(seconds=2)
 """How long after its time a delivered execution may stay without a beginning before the poll path takes it."""
 
-LEAST_NOTICE = timedelta(milliseconds=500)
+LEAST_NOTICE = timedelta(milliseconds=750)
 """How long before its time a fire must be noticed, to be on its stream when the lead begins."""
+
+PACE = timedelta(milliseconds=200)
+"""Between the looks of one dispatcher, so that a look finds many fires at a steady load; well within what the horizon
+is ahead of the least notice, so that no fire is late for it."""
 
 MAX_STOP_NOTE = 500
 """Characters of the reason why a job was stopped that are kept with it."""
@@ -70,6 +74,8 @@ class AcquireDue:
     _due_turns: OrgTurns = field(init=False)
     _waiting_turns: OrgTurns = field(init=False)
     _pace: CatchUpPace = field(init=False)
+    _last_looks: dict[int, tuple[datetime, int]] = field(default_factory=dict, init=False)
+    """When each dispatcher, known by its first partition, was last given something, and the nudges' mark then."""
 
     def __post_init__(self) -> None:
         """Begin with nothing seen."""
@@ -80,8 +86,11 @@ class AcquireDue:
         self, partitions: Collection[int], horizon: timedelta, limit: int, wait_seconds: float
     ) -> DueBatch:
         """Return what comes due within the horizon; when there is nothing, wait for a nudge, and look again at one."""
-        mark = self.nudge.mark()
+        await self._keep_pace(partitions, min(PACE, (horizon - LEAST_NOTICE) / 2))
+        looked, mark = self.clock.now(), self.nudge.mark()
         batch = await self.run_once(partitions, horizon, limit)
+        if batch.executions and not batch.more:
+            self._last_looks[min(partitions, default=0)] = looked, mark
         # A longer wait would notice what comes into the horizon meanwhile too late to deliver it ahead of its time.
         wait_seconds = min(wait_seconds, (horizon - LEAST_NOTICE).total_seconds())
         if batch.executions or batch.more or wait_seconds <= 0:
@@ -91,6 +100,17 @@ class AcquireDue:
             # The next call follows at once, and its look shows the same.
             return batch
         return await self.run_once(partitions, horizon, limit)
+
+    async def _keep_pace(self, partitions: Collection[int], pace: timedelta) -> None:
+        """Wait until the last look that found something is a while ago, or something is near that it did not show."""
+        last = self._last_looks.pop(min(partitions, default=0), None)
+        if last is None:
+            return
+        looked, mark = last
+        now = self.clock.now()
+        left = looked + pace - now
+        if left > timedelta():
+            await self.nudge.wait(now + pace + LEAST_NOTICE, left.total_seconds(), since=mark)
 
     async def run_once(self, partitions: Collection[int], horizon: timedelta, limit: int) -> DueBatch:
         """Materialize fires, advance their jobs, and take over ended waits; one pass, bounded by `limit`."""

@@ -196,6 +196,34 @@ async def test_an_announcement_during_the_look_is_not_missed(world: World) -> No
     assert len(batch.executions) == 1
 
 
+async def test_looks_that_find_something_keep_a_pace(world: World) -> None:
+    await world.job(schedule=once(at(2)))
+    assert len((await world.acquire(ALL, HORIZON, 10, 1.0)).executions) == 1
+    await world.job(schedule=once(at(2.1)))
+    call = asyncio.create_task(world.acquire(ALL, HORIZON, 10, 1.0))
+    await world.advance(0.19)
+    assert not call.done()
+    await world.job(schedule=once(at(2.2)))
+    await world.advance(0.02)
+    assert len((await call).executions) == 2
+
+
+async def test_what_is_near_does_not_wait_for_the_pace(world: World) -> None:
+    await world.job(schedule=once(at(2)))
+    assert len((await world.acquire(ALL, HORIZON, 10, 1.0)).executions) == 1
+    await world.job(schedule=once(at(0.1)))
+    # Announced between the calls, and while the second one waits.
+    world.nudge.notify(at(0.1))
+    assert len((await world.acquire(ALL, HORIZON, 10, 1.0)).executions) == 1
+    call = asyncio.create_task(world.acquire(ALL, HORIZON, 10, 1.0))
+    await world.advance(0.01)
+    assert not call.done()
+    await world.job(schedule=once(at(0.2)))
+    world.nudge.notify(at(0.2))
+    await world.advance(0)
+    assert len((await call).executions) == 1
+
+
 async def test_a_paused_job_does_not_fire(world: World) -> None:
     job = await world.job()
     await world.pause(job)
