@@ -16,6 +16,8 @@ BATCH = 500
 CONCURRENT_BATCHES = 2
 CREATES_PER_SECOND = 1_000
 """What a scenario counts on when it chooses its first due instant; far below what is reached."""
+LOOK_SECONDS = 0.1
+"""Between two looks whether all is over; a figure is off by that at most."""
 SETTLE_SECONDS = 6.0
 """Between the last create and the first due instant: above the tick's horizon, so that nothing is counted early."""
 
@@ -81,20 +83,20 @@ def first_due(count: int) -> datetime:
 async def wait_final(system: System, count: int, last_due: datetime, *, before: int = 0, seconds: float) -> None:
     """Wait until so many executions are stored beyond those that were there before, and none is not final.
 
-    Nothing is asked before the last one is due. Both questions cost the database nothing that would show: the
-    collection's own count, and one seek in an index. The count runs ahead of what can be read, so that the first seek
-    that finds nothing does not count.
+    Nothing is asked before the last one is due, and then ten times a second: the seek passes over what has just left
+    its index, which costs the database more the more of it there is. The count runs ahead of what can be read, so that
+    the first seek that finds nothing does not count.
     """
     executions = system.database.executions
     await sleep_until(last_due)
     async with asyncio.timeout(seconds):
         while await executions.estimated_document_count() < before + count:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(LOOK_SECONDS)
         nothing_found = 0
         while nothing_found < 2:
             live = await executions.find_one({"phase": {"$exists": True}}, {"_id": 1}, hint="live")
             nothing_found = nothing_found + 1 if live is None else 0
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(LOOK_SECONDS if live else 0.02)
 
 
 async def sleep_until(at: datetime) -> None:

@@ -66,7 +66,7 @@ async def test_processes_die_between_two_effects(system: System, points: tuple[s
         attempts: dict[str, list[int]] = {}
         for arrival in cluster.arrivals():
             attempts.setdefault(arrival.execution_id, []).append(arrival.attempt)
-        assert [1, 2] in attempts.values(), "no request was sent again"
+        assert any(numbers[:2] == [1, 2] for numbers in attempts.values()), "no request was sent again"
         assert report.states["UNKNOWN"] > 0, "no unanswered request was kept from being sent again"
 
 

@@ -60,10 +60,10 @@ async def test_one_trace_leads_from_the_caller_to_the_post_and_one_line_tells_of
             once = one_time_job("once", target, soon(1.5))
             once.target.headers.append(job_pb2.Header(name="Authorization", value=CANARY))
             every = one_time_job("every", target, soon(0))
-            every.schedule.CopyFrom(schedule_pb2.Schedule(cron=schedule_pb2.CronRule(expression="* * * * *")))
+            every.schedule.CopyFrom(schedule_pb2.Schedule(cron=schedule_pb2.CronRule(expression="0 0 1 1 *")))
             for job in (once, every):
                 created = await api.jobs.CreateJob(job_service_pb2.CreateJobRequest(job=job), metadata=CALLER)
-            # Instead of waiting for the next full minute.
+            # Instead of waiting for the next year.
             at = {"next_fire_time": soon(1), "next_due_time": soon(1)}
             await database.jobs.update_one({"_id": created.job.job_id}, {"$set": at})
             await wait_final(database, 2)
