@@ -9,6 +9,7 @@ on with the whole limit, so that a host may see one share more for as long as th
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -75,6 +76,9 @@ class SharedLimits:
         self._recent: deque[tuple[TargetKey, Start]] = deque(maxlen=MAX_RECENT)
         self._untold = 0
         """How many of the newest own starts Redis has still to hear of."""
+        self._places_settled = asyncio.Lock()
+        """Held while what Redis holds of our places may differ from `_places`. To renew a place that an exchange under
+        way gives back would take it again, for nobody, until its lease runs out."""
 
     @property
     def shared(self) -> bool:
@@ -85,19 +89,20 @@ class SharedLimits:
         self, notes: Sequence[tuple[TargetKey, Note]], asks: Sequence[tuple[TargetKey, Ask]]
     ) -> Sequence[Verdict]:
         """Tell gates of ended attempts and ask them to let others through; there is always an answer, and soon."""
-        verdicts = await self._exchange(notes, asks)
-        for target, note in notes:
-            places = self._places[target]
-            places.pop(note.member, None)
-            if not places:
-                del self._places[target]
-        for (target, ask), verdict in zip(asks, verdicts, strict=True):
-            if isinstance(verdict, Admitted):
-                self._places[target][ask.member] = None
-                start = Start(ask.member, ask.job_id, verdict.slot, ask.job_limit > 0, ask.host_limit > 0)
-                self._recent.append((target, start))
-                if self._own is not None:
-                    self._untold += 1
+        async with self._places_settled:
+            verdicts = await self._exchange(notes, asks)
+            for target, note in notes:
+                places = self._places[target]
+                places.pop(note.member, None)
+                if not places:
+                    del self._places[target]
+            for (target, ask), verdict in zip(asks, verdicts, strict=True):
+                if isinstance(verdict, Admitted):
+                    self._places[target][ask.member] = None
+                    start = Start(ask.member, ask.job_id, verdict.slot, ask.job_limit > 0, ask.host_limit > 0)
+                    self._recent.append((target, start))
+                    if self._own is not None:
+                        self._untold += 1
         return verdicts
 
     async def _exchange(
@@ -138,10 +143,11 @@ class SharedLimits:
                 await self._gates.restore(self._untold_starts(now))
                 # What was let through meanwhile is told the next time.
                 self._untold -= telling
-            if self._places:
-                await self._gates.renew(
-                    {target: list(members) for target, members in self._places.items()}, now, lease_until
-                )
+            async with self._places_settled:
+                if self._places:
+                    await self._gates.renew(
+                        {target: list(members) for target, members in self._places.items()}, now, lease_until
+                    )
         except UnavailableError as error:
             self._own = self._own or self._part(error)
             self._back_since = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from libs.common.errors import UnavailableError
-from libs.common.testing.fake_clock import FakeClock
+from libs.common.testing.fake_clock import FakeClock, settle
 from services.executor.domain.attempt import AttemptLimits
 from services.executor.domain.gate_values import (
     SECOND,
@@ -32,12 +33,14 @@ from services.executor.domain.report import CallResult, Result
 from services.executor.usecases.admission_queue import MAX_ASKS, RECHECK_SECONDS, AdmissionQueue, target_of
 from services.executor.usecases.held_attempts import Abort, Held
 from services.executor.usecases.host_watch import TOLD_AGAIN_SECONDS, HostWatch
+from services.executor.usecases.ports import GateAnswers
 from services.executor.usecases.shared_limits import RETURN_SECONDS, SharedLimits
 from tests.unit.executor.fake_ports import (
     T0,
     FakeAttemptService,
     FakeGates,
     RecordingObserver,
+    due_in,
     make_grant,
 )
 
@@ -46,8 +49,14 @@ NOW = to_micros(T0)
 ANSWERED = CallResult(Result.ANSWERED, 200)
 
 
-def held(name: str = "e1", *, url: str = "https://target.example/", limits: AttemptLimits | None = None) -> Held:
-    grant = make_grant(name)
+def held(
+    name: str = "e1",
+    *,
+    url: str = "https://target.example/",
+    limits: AttemptLimits | None = None,
+    due: float = 0,
+) -> Held:
+    grant = make_grant(name, due=due_in(due))
     return Held(replace(grant, request=replace(grant.request, url=url), limits=limits or grant.limits), 1e9, None)
 
 
@@ -98,6 +107,46 @@ async def test_what_gathers_goes_together_and_no_more_than_fits(queue: Admission
         queue.ask(held(f"e{number}"))
     assert len((await queue.gather()).asks) == MAX_ASKS
     assert len((await queue.gather()).asks) == 3
+
+
+async def test_what_is_early_asks_shortly_before_it_is_due_and_together_with_others(
+    queue: AdmissionQueue, clock: FakeClock
+) -> None:
+    for name, due in (("late", 0.7), ("first", 0.5), ("close", 0.53)):
+        queue.ask(held(name, due=due))
+    gathering = asyncio.create_task(queue.gather())
+    await clock.advance(0.43)
+    assert not gathering.done()
+    await clock.advance(0.02)
+    assert [each.lease.execution_id for each in (await gathering).asks] == ["first", "close"]
+    # One that comes later and is due earlier ends the wait for the others.
+    gathering = asyncio.create_task(queue.gather())
+    await clock.advance(0.01)
+    queue.ask(held("earlier", due=0.55))
+    await clock.advance(0.04)
+    assert not (await gathering).asks
+    gathering = asyncio.create_task(queue.gather())
+    await clock.advance(0.001)
+    assert [each.lease.execution_id for each in (await gathering).asks] == ["earlier"]
+
+
+async def test_notes_wait_a_little_for_company_unless_somebody_waits_for_the_place(
+    queue: AdmissionQueue, clock: FakeClock
+) -> None:
+    first, second = let_through(queue, "e1"), let_through(queue, "e2")
+    await queue.gather()
+    queue.note(first, ANSWERED)
+    gathering = asyncio.create_task(queue.gather())
+    await clock.advance(0.02)
+    queue.note(second, ANSWERED)
+    await clock.advance(0.02)
+    assert len((await gathering).notes) == 2
+    third = let_through(queue, "e3")
+    await queue.gather()
+    queue.hold_back(held("e4"), TARGET)
+    queue.note(third, ANSWERED)
+    gathered = await queue.gather()
+    assert (len(gathered.notes), len(gathered.asks)) == (1, 1)
 
 
 async def test_what_was_aborted_meanwhile_is_not_asked_for(queue: AdmissionQueue) -> None:
@@ -268,6 +317,29 @@ async def test_places_are_renewed_until_their_attempts_end(shared: Limits) -> No
     await shared.limits.exchange([(TARGET, a_note("e2"))], [])
     await shared.limits.run_once()
     assert shared.gates.renewed == [{TARGET: ["e1#1", "e2#1"]}, {TARGET: ["e2#1"]}]
+
+
+async def test_a_place_that_is_being_given_back_is_not_renewed_meanwhile(shared: Limits) -> None:
+    """Renewed behind the note that gave it back, it would be taken for nobody until its lease ran out."""
+    await shared.ask("e1")
+    answered = asyncio.Event()
+    exchange = shared.gates.exchange
+
+    async def slow_exchange(
+        notes: Sequence[tuple[TargetKey, Note]], asks: Sequence[tuple[TargetKey, Ask]]
+    ) -> GateAnswers:
+        answers = await exchange(notes, asks)
+        await answered.wait()
+        return answers
+
+    shared.gates.exchange = slow_exchange  # type: ignore[method-assign]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(shared.limits.exchange([(TARGET, a_note("e1"))], []))
+        await settle()
+        group.create_task(shared.limits.run_once())
+        await settle()
+        answered.set()
+    assert shared.gates.renewed == []
 
 
 async def test_limits_are_shared_again_some_time_after_redis_came_back(shared: Limits) -> None:
