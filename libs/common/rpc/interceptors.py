@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
@@ -19,7 +20,7 @@ from grpc.aio import AbortError, ServerInterceptor
 
 from libs.common.errors import InternalError, InvalidArgumentError, PunctualError, UnimplementedError
 from libs.common.ids import new_id
-from libs.common.logs import bound, get_bound, get_logger
+from libs.common.logs import bound, get_logger
 from libs.common.rpc.errors import DETAILS_KEY, ERROR_ID, status_code, to_status
 from libs.common.rpc.surround import Context, Handler, handler_parts, surround
 
@@ -31,6 +32,9 @@ UNKNOWN_METHOD = "unknown"
 
 Translate = Callable[[Exception], PunctualError | None]
 Observe = Callable[[str, grpc.StatusCode, float], None]
+
+# Beside what is bound to the log lines: that cannot be read without looking through all that a task carries.
+_current_request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 log = get_logger(__name__)
 
@@ -94,6 +98,7 @@ class _Call(AbstractAsyncContextManager[None]):
 
     async def __aenter__(self) -> None:
         self._bound.__enter__()
+        _current_request_id.set(self._request_id)
         self._context.set_trailing_metadata(((REQUEST_ID_KEY, self._request_id),))
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
@@ -109,6 +114,7 @@ class _Call(AbstractAsyncContextManager[None]):
                 code = grpc.StatusCode.CANCELLED
         finally:
             self._bound.__exit__(None, None, None)
+            _current_request_id.set("")
             self._layer.observe(self._method, code, time.perf_counter() - self._began)
 
     async def _abort(self, error: PunctualError) -> None:
@@ -171,7 +177,7 @@ def _unknown(method: str) -> Handler:
 
 def current_request_id() -> str:
     """Return the id of the call that is being served; empty outside of one."""
-    return str(get_bound("request_id") or "")
+    return _current_request_id.get()
 
 
 def _request_id(context: Context) -> str:

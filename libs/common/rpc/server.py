@@ -14,6 +14,7 @@ from grpc.aio import ServerInterceptor
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from libs.common.rpc.health import HEALTH_SERVICE, HealthReporter
+from libs.common.rpc.interceptor_chain import InterceptorChain
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
@@ -25,6 +26,7 @@ Servicer = TypeVar("Servicer")
 class RpcServer:
     """One server on one or more addresses (`host:port`, port 0 takes a free one). Made inside a running event loop.
 
+    `interceptors`, outermost first, judge by a method's name and are asked once for each (see `interceptor_chain`).
     `reflection_services` are the full names of the services to show by reflection, beside health; None serves none.
     """
 
@@ -45,7 +47,7 @@ class RpcServer:
         self._credentials = credentials
         self._ports: tuple[int, ...] = ()
         self._server = grpc.aio.server(
-            interceptors=tuple(interceptors),
+            interceptors=(InterceptorChain(interceptors),),
             maximum_concurrent_rpcs=max_concurrent_rpcs,
             options=_options(max_message_bytes, keepalive_seconds, max_connection_age_seconds),
         )

@@ -21,6 +21,7 @@ from services.scheduler.domain.job import Header, JobDefinition
 from services.scheduler.domain.schedule import Schedule
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_PLAIN = frozenset({str, int, bool, type(None)})
 
 
 def fingerprint(org_id: str, definition: JobDefinition) -> str:
@@ -46,9 +47,11 @@ def _schedule_text(schedule: Schedule) -> str:
 
 
 def _canonical(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value  # Most are; and the kinds of an enum, which may be a str, too, are none of these.
     if isinstance(value, Enum):
         return value.name
-    if value is None or isinstance(value, str | int):
+    if isinstance(value, str | int):
         return value
     if isinstance(value, Header):
         return ["Header", {"name": value.name, "value": "" if value.sensitive else value.value}]

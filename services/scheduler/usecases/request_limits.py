@@ -9,8 +9,9 @@ A refusal of calls is remembered until its window ends: whoever keeps calling is
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -57,6 +58,7 @@ class _Block:
     left: int
     expire: float
     refused_until: datetime | None = None
+    taking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class RequestLimits:
@@ -120,15 +122,21 @@ class RequestLimits:
         """Spend one of the block at hand, or of a new one; returns when to come back if there is none."""
         block = self._block(key)
         if block.left == 0:
-            if block.refused_until is not None and self._clock.now() < block.refused_until:
-                return block.refused_until
-            size = max(1, limit // BLOCKS_PER_MINUTE)
-            block.refused_until = await self._take(key, limit, size)
-            if block.refused_until is not None:
-                return block.refused_until
-            block.left += size
+            # One takes a block and the others wait for it: each with a block of its own would use up the window.
+            async with block.taking:
+                refused_until = await self._refill(block, key, limit) if block.left == 0 else None
+            if refused_until is not None:
+                return refused_until
         block.left -= 1
         return None
+
+    async def _refill(self, block: _Block, key: str, limit: int) -> datetime | None:
+        if block.refused_until is None or self._clock.now() >= block.refused_until:
+            size = max(1, limit // BLOCKS_PER_MINUTE)
+            block.refused_until = await self._take(key, limit, size)
+            if block.refused_until is None:
+                block.left += size
+        return block.refused_until
 
     def _block(self, key: str) -> _Block:
         now = self._clock.monotonic()

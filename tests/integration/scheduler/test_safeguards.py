@@ -270,6 +270,7 @@ class TestAudit:
         events = AuditEventDocument.get_pymongo_collection()
         await Meanwhile(outbox, sources, events, SystemClock(), YEAR).relay()
         assert await methods(log) == ["JobService.PauseJob", "JobService.CreateJob"]
+        assert await database.jobs.count_documents({OUTBOX: {"$exists": True}}) == 0
 
     async def test_run_once_works_when_this_replica_wrote_or_a_sweep_is_due(self, database) -> None:
         outbox, other, clock = AuditOutbox(), AuditOutbox(), FakeClock()

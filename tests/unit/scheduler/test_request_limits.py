@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from datetime import datetime, timedelta
 
@@ -27,6 +28,7 @@ class Windows:
 
     async def take(self, key: str, limit: int, cost: int) -> bool:
         self.takes += 1
+        await asyncio.sleep(0)
         if self._clock.now() >= self._ends.get(key, self._clock.now()):
             self._ends[key] = self._clock.now() + timedelta(minutes=1)
             self.counts[key] = 0
@@ -88,6 +90,20 @@ async def test_calls_are_taken_in_blocks_and_a_refused_caller_costs_nothing():
         with pytest.raises(ResourceExhaustedError):
             await bench.limits.charge_call(caller())
     assert bench.windows.takes == 61
+
+
+async def test_calls_at_one_time_share_blocks():
+    bench = Bench()
+    await asyncio.gather(*(bench.limits.charge_call(caller()) for _ in range(50)))
+    assert bench.windows.takes == 25
+    assert sum(bench.windows.counts.values()) == 50
+
+
+async def test_of_calls_at_one_time_no_more_pass_than_the_limit_allows():
+    bench = Bench()
+    ends = await asyncio.gather(*(bench.limits.charge_call(caller()) for _ in range(200)), return_exceptions=True)
+    assert sum(end is None for end in ends) == 120
+    assert {end.reason for end in ends if isinstance(end, ResourceExhaustedError)} == {"CALL_RATE_EXCEEDED"}
 
 
 async def test_callers_do_not_use_up_each_others_limits():

@@ -1,4 +1,7 @@
-"""The jobs in MongoDB. Callers' reads and writes go through Beanie; the tick uses the collection's bulk API."""
+"""The jobs in MongoDB. Beanie declares the collection; what is read and written goes through its bulk API.
+
+Single jobs that callers create or read at one time share a round trip.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,15 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError
 
 from libs.common.errors import NotFoundError
+from services.scheduler.adapters.audit_trail import mark_event_stored
 from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
 from services.scheduler.adapters.mongo.codec import Codec, Document
 from services.scheduler.adapters.mongo.documents import JobDocument
 from services.scheduler.adapters.mongo.header_secrets import HeaderSecrets, key_ids_of
-from services.scheduler.adapters.mongo.insert_group import InsertGroup
 from services.scheduler.adapters.mongo.job_filters import label_text, list_filter, within
 from services.scheduler.adapters.mongo.lease_writes import only_duplicates
 from services.scheduler.adapters.mongo.readable_documents import ReadableDocuments
+from services.scheduler.adapters.mongo.shared_round_trips import SharedRoundTrips
 from services.scheduler.domain.begin import takes_overlap_slot
 from services.scheduler.domain.job import (
     KEPT_STATE_CHANGES,
@@ -40,6 +44,9 @@ from services.scheduler.usecases.ports import CursorMove, DueJob, JobFilter
 
 REMEMBERED_DEFINITIONS = 1_000
 """Definitions that are kept decoded: an execution's is asked for by its begin and again by its report."""
+
+MAX_READ_TOGETHER = 100
+"""Jobs that share one query; the largest fit into one answer of the database."""
 
 KEPT_FAILURE_IDS = 50
 """Failed executions a job remembers, so that counting one twice counts it once."""
@@ -67,7 +74,8 @@ class MongoJobStore:
         self._codec = Codec()
         self._secrets = secrets
         self._outbox = outbox
-        self._group = InsertGroup(self._insert)
+        self._inserts = SharedRoundTrips(self._insert_together)
+        self._reads = SharedRoundTrips(self._read_together, most=MAX_READ_TOGETHER)
         self._readable = ReadableDocuments("jobs")
         self._definitions: dict[str, tuple[Document, JobDefinition]] = {}
 
@@ -77,9 +85,17 @@ class MongoJobStore:
 
     async def insert_new(self, jobs: Sequence[Job], *, audits: Sequence[AuditEvent] = ()) -> frozenset[str]:
         """Store new jobs durably; returns the ids of those that met a taken idempotency key or fingerprint."""
-        if len(jobs) == 1:
-            return await self._group.insert(jobs[0], audits)
-        return await self._insert(jobs, audits)
+        if len(jobs) > 1:
+            return await self._insert(jobs, audits)
+        stored = await self._inserts.ask(None, (jobs[0], audits))
+        if audits and stored:
+            # The shared write could not know whose event it was.
+            mark_event_stored()
+        return frozenset() if stored else frozenset({jobs[0].job_id})
+
+    async def _insert_together(self, _key: None, inserts: Sequence[tuple[Job, Sequence[AuditEvent]]]) -> Sequence[bool]:
+        refused = await self._insert([job for job, _ in inserts], [event for _, audits in inserts for event in audits])
+        return [job.job_id not in refused for job, _ in inserts]
 
     async def _insert(self, jobs: Sequence[Job], audits: Sequence[AuditEvent]) -> frozenset[str]:
         events = {event.object_id: event for event in audits}
@@ -101,10 +117,15 @@ class MongoJobStore:
 
     async def get(self, scope: OrgScope, job_id: str) -> Job:
         """Return a job, also a deleted one."""
-        document = await JobDocument.find_one({"_id": job_id, **within(scope)})
+        document = await self._reads.ask(scope, job_id)
         if document is None:
             raise NotFoundError("job", job_id)
-        return self._decode(document.model_dump(by_alias=True))
+        return self._decode(document)
+
+    async def _read_together(self, scope: OrgScope, job_ids: Sequence[str]) -> Sequence[Document | None]:
+        cursor = self._jobs.find({"_id": {"$in": list(job_ids)}, **within(scope)}, batch_size=len(job_ids) + 1)
+        found = {document["_id"]: document async for document in cursor}
+        return [found.get(job_id) for job_id in job_ids]
 
     async def find_by_idempotency_keys(self, org_id: str, keys: Collection[str]) -> Mapping[str, Job]:
         """Return an org's jobs that were created under keys, by key."""

@@ -2,12 +2,13 @@
 
 The library's own MongoDB storage for asyncio needs Motor, which is at its end and wants a client of its own; this one
 works on the client that the scheduler has. Each window is one document, moved by one atomic update with the server's
-clock, so replicas agree on when it ends. A window that is lost with a step-down costs a caller nothing: it counts
-from zero, so the weakest write concern is enough.
+clock, so replicas agree on when it ends; what is taken out of it at the same time shares the update. A window that is
+lost with a step-down costs a caller nothing: it counts from zero, so the weakest write concern is enough.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,8 @@ from pymongo import ReturnDocument, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import PyMongoError
 
+from services.scheduler.adapters.mongo.shared_round_trips import SharedRoundTrips
+
 _MILLIS = 1000
 
 
@@ -25,16 +28,26 @@ class SharedWindows:
     """Implements `Windows` with the library's fixed windows."""
 
     def __init__(self, collection: AsyncCollection[dict[str, Any]]) -> None:
-        self._limiter = FixedWindowRateLimiter(MongoWindows(collection))
+        self._windows = MongoWindows(collection)
+        self._limiter = FixedWindowRateLimiter(self._windows)
+        self._ones = SharedRoundTrips(self._take_ones)
 
     async def take(self, key: str, limit: int, cost: int) -> bool:
         """Take a cost out of the key's window; False when it exceeds the limit."""
+        if cost == 1:
+            return await self._ones.ask((key, limit), None)
         item = RateLimitItemPerMinute(limit)
         # A hit counts even when it is refused, which is nothing for a cost of one; a refused batch would eat up what
         # is left for smaller ones.
-        if cost > 1 and not await self._limiter.test(item, key, cost=cost):
-            return False
-        return await self._limiter.hit(item, key, cost=cost)
+        return await self._limiter.test(item, key, cost=cost) and await self._limiter.hit(item, key, cost=cost)
+
+    async def _take_ones(self, window: tuple[str, int], askers: Sequence[None]) -> Sequence[bool]:
+        """Take one for each asker by one update; as many of them get theirs as would have gotten it one by one."""
+        key, limit = window
+        item = RateLimitItemPerMinute(limit)
+        count = await self._windows.incr(item.key_for(key), item.get_expiry(), amount=len(askers))
+        granted = limit - (count - len(askers))
+        return [number < granted for number in range(len(askers))]
 
     async def end_time(self, key: str, limit: int) -> datetime:
         """Return when the key's window ends."""

@@ -6,16 +6,16 @@ table nor open to all is refused. What a caller may see of the data is not decid
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import grpc
 from grpc.aio import ServerInterceptor
 
 from libs.common.errors import PermissionDeniedError
 from libs.common.rpc.interceptors import current_request_id
-from libs.common.rpc.surround import Context, Handler, surround
+from libs.common.rpc.surround import Context, Handler, guard
 from services.scheduler.adapters.rpc.authentication import Authenticator, EstablishedCaller
 from services.scheduler.adapters.rpc.method_rules import OPEN_METHODS, PUBLIC_RULES, MethodRule
 from services.scheduler.usecases.caller import Caller
@@ -38,13 +38,7 @@ class AdmissionInterceptor(ServerInterceptor):
         method = handler_call_details.method
         if handler is None or method in OPEN_METHODS:
             return handler
-
-        @asynccontextmanager
-        async def gate(context: Context) -> AsyncIterator[None]:
-            await self._admit(method, context)
-            yield
-
-        return surround(handler, gate)
+        return guard(handler, partial(self._admit, method))
 
     async def _admit(self, method: str, context: Context) -> None:
         caller = await self._authenticator.authenticate(context)

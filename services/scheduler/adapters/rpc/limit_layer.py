@@ -6,14 +6,13 @@ refusing costs work, too. What only validates creates nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import grpc
 from grpc.aio import ServerInterceptor
 from punctual.v1 import job_service_pb2 as pb
 
-from libs.common.rpc.surround import Context, Handler, surround, surround_request
+from libs.common.rpc.surround import Context, Handler, guard, guard_request
 from services.scheduler.adapters.rpc.authentication import Authenticator
 from services.scheduler.adapters.rpc.method_rules import OPEN_METHODS
 from services.scheduler.usecases.request_limits import RequestLimits
@@ -40,27 +39,21 @@ class RequestLimitInterceptor(ServerInterceptor):
         if handler is None or method in OPEN_METHODS:
             return handler
         if method == _CREATE:
-            return surround_request(handler, self._create)
+            return guard_request(handler, self._create)
         if method == _BATCH_CREATE:
-            return surround_request(handler, self._batch_create)
-        return surround(handler, self._call)
+            return guard_request(handler, self._batch_create)
+        return guard(handler, self._call)
 
-    @asynccontextmanager
-    async def _call(self, context: Context) -> AsyncIterator[None]:
+    async def _call(self, context: Context) -> None:
         await self._limits.charge_call(await self._authenticator.authenticate(context))
-        yield
 
-    @asynccontextmanager
-    async def _create(self, request: pb.CreateJobRequest, context: Context) -> AsyncIterator[None]:
+    async def _create(self, request: pb.CreateJobRequest, context: Context) -> None:
         caller = await self._authenticator.authenticate(context)
         await self._limits.charge_call(caller)
         if not request.validate_only:
             await self._limits.charge_create(caller)
-        yield
 
-    @asynccontextmanager
-    async def _batch_create(self, request: pb.BatchCreateJobsRequest, context: Context) -> AsyncIterator[None]:
+    async def _batch_create(self, request: pb.BatchCreateJobsRequest, context: Context) -> None:
         caller = await self._authenticator.authenticate(context)
         await self._limits.charge_call(caller)
         await self._limits.charge_batch(caller, sum(not item.validate_only for item in request.requests))
-        yield

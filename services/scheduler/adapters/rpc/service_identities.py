@@ -8,8 +8,8 @@ and who is nobody in it, is refused.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -18,7 +18,7 @@ from grpc.aio import ServerInterceptor
 from punctual.internal.v1 import attempt_service_pb2, dispatch_service_pb2
 
 from libs.common.errors import PermissionDeniedError, UnauthenticatedError
-from libs.common.rpc.surround import Context, Handler, surround
+from libs.common.rpc.surround import Context, Handler, guard
 
 # Only these kinds of names: a common name is free text that nobody checked.
 _NAME_PROPERTIES = ("peer_dns", "peer_uri")
@@ -60,15 +60,9 @@ class ServiceIdentityInterceptor(ServerInterceptor):
         if handler is None:
             return None
         owner = INTERNAL_METHODS.get(handler_call_details.method)
+        return guard(handler, partial(self._check, owner))
 
-        @asynccontextmanager
-        async def gate(context: Context) -> AsyncIterator[None]:
-            self._check(owner, context)
-            yield
-
-        return surround(handler, gate)
-
-    def _check(self, owner: ServiceRole | None, context: Context) -> None:
+    async def _check(self, owner: ServiceRole | None, context: Context) -> None:
         auth: Mapping[str, Any] = context.auth_context()
         names = {name.decode(errors="replace") for kind in _NAME_PROPERTIES for name in auth.get(kind, ())}
         if not names:

@@ -39,10 +39,14 @@ def check_schedule(schedule: Schedule, now: datetime) -> None:
     if not violations:
         violations += _check_rule_fires(schedule, now)
     violations += [*_check_bounds(schedule), *_check_jitter(schedule.jitter)]
-    if not violations:
+    if not violations and _is_bounded(schedule):
         violations += _check_fires_within_bounds(schedule, now)
     if violations:
         raise InvalidArgumentError(violations)
+
+
+def _is_bounded(schedule: Schedule) -> bool:
+    return schedule.start_time is not None or schedule.end_time is not None
 
 
 def _check_zone(time_zone: str) -> tuple[FieldViolation, ...]:
@@ -103,8 +107,8 @@ def _check_cron(expression: str) -> tuple[FieldViolation, ...]:
 
 def _check_rule_fires(schedule: Schedule, now: datetime) -> tuple[FieldViolation, ...]:
     """Check that the rule alone, without the bounds, has a fire from now on."""
-    bounded = schedule.start_time is not None or schedule.end_time is not None
-    if first_fire(replace(schedule, start_time=None, end_time=None) if bounded else schedule, now) is not None:
+    unbounded = replace(schedule, start_time=None, end_time=None) if _is_bounded(schedule) else schedule
+    if first_fire(unbounded, now) is not None:
         return ()
     match schedule.rule:
         case OneTimeAt(moment):

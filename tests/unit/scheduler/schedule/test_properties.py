@@ -25,7 +25,9 @@ from services.scheduler.domain.schedule import (
     contains,
     fires,
     next_fire,
+    readings,
 )
+from services.scheduler.domain.schedule.grammar import parse_cron
 from services.scheduler.domain.schedule.zones import find_zone, turns
 
 MINUTE = timedelta(minutes=1)
@@ -213,3 +215,17 @@ def test_next_is_later_and_monotonic_at_any_instant(
     assert contains(schedule, fire)
     between = after + min(step, fire - after - timedelta.resolution)
     assert next_fire(schedule, between) == fire
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(minute=st.integers(0, 130 * 366 * 24 * 60), ruled=cron_rules())
+def test_a_look_at_the_days_to_come_finds_what_a_search_finds(minute: int, ruled: tuple[Rule, Matcher, bool]) -> None:
+    rule, matches, _ = ruled
+    assert isinstance(rule, Cron)
+    after = datetime(1990, 1, 1, tzinfo=UTC).replace(tzinfo=None) + minute * MINUTE
+
+    soon = readings._next_soon(parse_cron(rule.expression), after)
+
+    found = readings._search(rule.expression, after)
+    assert soon == found or (soon is None and (found is None or found - after > timedelta(days=300)))
+    assert soon is None or (soon > after and matches(soon))
