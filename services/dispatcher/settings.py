@@ -52,13 +52,13 @@ class DispatcherSettings(InternalTlsSettings):
         description="How long acquiring waits when nothing is due, up to 5 s. Default 0.5.",
     )
     acquire_batch: int = Field(
-        default=2_000, ge=1, le=10_000, description="The most executions of one acquire call, 1-10,000. Default 2,000."
+        default=500, ge=1, le=10_000, description="The most executions of one acquire call, 1-10,000. Default 500."
     )
     max_held: int = Field(
         default=10_000, ge=1, le=1_000_000, description="The most entries held before delivery. Default 10,000."
     )
     max_stream_backlog: int = Field(
-        default=2_000, ge=1, le=1_000_000, description="The most undelivered entries on the stream. Default 2,000."
+        default=1_500, ge=1, le=1_000_000, description="The most undelivered entries on the stream. Default 1,500."
     )
     partition_lease_seconds: float = Field(
         default=5.0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
@@ -45,6 +47,13 @@ def test_executors_scale_on_the_stream_that_dispatchers_write(production: Built)
     assert all(isinstance(value, str) for item in scaled["triggers"] for value in item["metadata"].values())
     bound = DispatcherSettings.model_fields["max_stream_backlog"].default
     assert all(int(item["lagCount"]) < bound for item in streams), "dispatchers stop above the bound"
+
+
+def test_the_queue_can_grow_as_long_as_its_alert_says() -> None:
+    rules = yaml.safe_load((REPOSITORY / "deploy" / "monitoring" / "alerts.yaml").read_text())
+    expressions = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    (threshold,) = (found for text in expressions for found in re.findall(r"stream_lag_entries\) > (\d+)", text))
+    assert int(threshold) < DispatcherSettings.model_fields["max_stream_backlog"].default
 
 
 def test_certificates_carry_the_names_that_are_asked_for(production: Built) -> None:

@@ -18,7 +18,7 @@ from libs.common.clock import Clock
 
 PAUSE_SECONDS = 1.0
 """The least time between two looks past a backlog."""
-LARGEST_PART = 0.1
+LARGEST_PART = 0.25
 """The part of the time that looking past backlogs may take."""
 LOOKS = 3
 

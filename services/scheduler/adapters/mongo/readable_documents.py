@@ -6,6 +6,7 @@ back with a version that can read it. Each is logged once by a process, for an o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ from pymongo.asynchronous.cursor import AsyncCursor
 from libs.common.logs import get_logger
 
 MAX_REMEMBERED = 1000
+DOCUMENTS_A_TURN = 50
+"""Decoded in one turn of the event loop, some milliseconds; then others have theirs, such as a caller's read."""
 _T = TypeVar("_T")
 
 log = get_logger(__name__)
@@ -30,6 +33,8 @@ class ReadableDocuments:
         """Return what the cursor finds, as far as it can be read."""
         found: list[_T] = []
         async for document in cursor:
+            if len(found) % DOCUMENTS_A_TURN == DOCUMENTS_A_TURN - 1:
+                await asyncio.sleep(0)
             try:
                 found.append(decode(document))
             except Exception as error:  # noqa: BLE001 - whatever is wrong with a document is wrong with it alone
