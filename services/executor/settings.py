@@ -48,11 +48,11 @@ class ExecutorSettings(InternalTlsSettings):
         " one. Default 0.8.",
     )
     executor_prefetch: int = Field(
-        default=200,
+        default=600,
         ge=0,
         le=10_000,
         description="Attempts held beyond those under way: waiting for their instant or slot, or for their report to be"
-        " taken. 0-10,000, default 200.",
+        " taken. 0-10,000, default 600.",
     )
     begin_window_seconds: float = Field(
         default=0.1,
@@ -64,7 +64,7 @@ class ExecutorSettings(InternalTlsSettings):
         default=0.1, ge=0, le=1, description="How long a report may wait for company, seconds, 0-1. Default 0.1."
     )
     report_batch: int = Field(
-        default=200, ge=1, le=1000, description="Reports in one call at most, 1-1,000. Default 200."
+        default=400, ge=1, le=1000, description="Reports in one call at most, 1-1,000. Default 400."
     )
     poll_interval_seconds: float = Field(
         default=2.0, gt=0, le=60, description="Between polls for overdue work while Redis is well, up to 60. Default 2."

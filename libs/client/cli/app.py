@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from libs.client.cli import executions, job_files, job_states, jobs, org
@@ -14,11 +17,11 @@ def build() -> typer.Typer:
     """Return the command with all its groups."""
     app = typer.Typer(
         name="punctual",
-        help="Schedules prompts: jobs that POST on the dot.",
         epilog=EPILOG,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
+    app.callback()(_common)
     app.add_typer(_jobs(), name="jobs")
     app.add_typer(_executions(), name="executions")
     app.add_typer(
@@ -77,6 +80,20 @@ def _executions() -> typer.Typer:
             "response": executions.response,
         },
     )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"punctual {version('punctual')}")
+        raise typer.Exit
+
+
+def _common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version, and end.")
+    ] = False,
+) -> None:
+    """Schedules prompts: jobs that POST on the dot."""
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 
 import pytest
 from punctual.v1.execution_pb2 import Execution
@@ -115,3 +116,9 @@ def test_executions_list_table(fake: FakePunctual, punctual: Punctual) -> None:
     )
     fake.script("ListExecutions", ListExecutionsResponse(executions=[execution]))
     assert "SKIPPED  OVERLAP" in punctual("executions", "list").stdout
+
+
+def test_the_version_is_shown_without_a_server(punctual: Punctual) -> None:
+    result = punctual("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"punctual {version('punctual')}\n"
