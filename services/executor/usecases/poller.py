@@ -21,7 +21,7 @@ BUSY_INTERVAL_SECONDS = 0.15
 """Between polls that are the only delivery."""
 WATCH_INTERVAL_SECONDS = 0.25
 """How often the mode is looked at while nothing else is to do: it bounds how late an outage is noticed."""
-INTERVALS_BEHIND = 5
+INTERVALS_BEHIND = 2
 """How many times longer polls for overdue work are apart while the streams deliver late. To poll for what is on its way
 anyway would double the work just when there is most of it: each one would be granted here, and refused there."""
 _JITTER = 0.2

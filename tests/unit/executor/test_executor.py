@@ -117,9 +117,9 @@ async def test_what_is_late_on_the_stream_is_not_polled_for_as_well(start: Start
     for n in range(10):
         bench.deliver(f"e{n}", due=-2 - n)
         await bench.pass_time(0.8)
-    assert len(bench.service.polls) - before <= 1
+    assert len(bench.service.polls) - before <= 2
     await bench.pass_time(10)
-    assert len(bench.service.polls) - before >= 3, "polls stay rare when the streams are on time again"
+    assert len(bench.service.polls) - before >= 5, "polls stay rare when the streams are on time again"
 
 
 async def test_entries_that_come_one_by_one_are_begun_together(start: Start) -> None:
