@@ -396,6 +396,32 @@ async def test_a_success_ends_an_execution(store: ExecutionStore) -> None:
     assert list(ended.attempts) == [write.attempt]
 
 
+async def test_ends_of_a_batch_are_each_their_own_and_stored_as_they_are(store: ExecutionStore) -> None:
+    """Whatever an answer is made of, a database that evaluates updates must not evaluate it."""
+    held = [await begun(store) for _ in range(3)]
+    texts = ["$state", "$$ROOT", "{$literal: 1}"]
+    writes = [
+        a_finish(
+            execution,
+            reason=text,
+            response=replace(ANSWER, content_type=text, body=text.encode()),
+            attempt=an_attempt(Outcome.SUCCEEDED, error_message=text, end_time=at(n)),
+            trace_id=text,
+            lag_micros=n,
+        )
+        for n, (execution, text) in enumerate(zip(held, texts, strict=True))
+    ]
+    assert await store.finish(writes) == set(ids(*held))
+    for write, execution in zip(writes, held, strict=True):
+        ended = await read(store, execution)
+        assert (ended.state_reason, ended.response, list(ended.attempts)) == (
+            write.reason,
+            write.response,
+            [write.attempt],
+        )
+        assert (ended.trace_id, ended.lag_micros) == (write.trace_id, write.lag_micros)
+
+
 async def test_a_repeated_report_counts_as_applied_and_changes_nothing(store: ExecutionStore) -> None:
     first, second = await begun(store), await begun(store)
     writes = [a_finish(first), a_finish(second, state=ExecutionState.FAILED, settle=True)]

@@ -249,6 +249,22 @@ async def test_replace_and_tick_cannot_both_move_a_cursor(store: JobStore) -> No
     assert (await read(store, job)).next_fire_time == at(120)
 
 
+async def test_a_moved_cursor_leaves_all_else_as_it_is(store: JobStore) -> None:
+    """Whatever a text or a label is made of, a database that evaluates updates must not evaluate it."""
+    definition = a_definition(
+        description="$next_fire_time",
+        labels={"a.b": "$$ROOT", "c": "{$literal: 1}"},
+        target=Target("https://api.example.com/", "$name {$x}"),
+    )
+    jobs = [a_job(definition), a_job(definition)]
+    await insert(store, *jobs)
+    await store.advance(
+        [CursorMove(job.job_id, 1, job.next_fire_time, at(n), at(n + 1)) for n, job in enumerate(jobs, 120)]
+    )
+    moved = [replace(job, next_fire_time=at(n), next_due_time=at(n + 1)) for n, job in enumerate(jobs, 120)]
+    assert await store.load([job.job_id for job in jobs]) == {job.job_id: job for job in moved}
+
+
 async def test_replace_keeps_failures_that_were_counted_meanwhile(store: JobStore) -> None:
     job = a_job()
     await insert(store, job)
