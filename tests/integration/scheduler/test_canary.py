@@ -255,7 +255,7 @@ async def drive_executions(scheduler: Scheduler, job_id: str) -> None:
 async def drive_keys_and_secrets(scheduler: Scheduler) -> None:
     call = scheduler.call
     key = await call("ApiKeyService.CreateApiKey", creates=True, api_key={"name": "k", "scopes": ["jobs.read"]})
-    scheduler.secrets.append(key.secret.rpartition("_")[2])
+    scheduler.secrets.append(key.secret.partition(".")[2])
     await call("JobService.ListJobs", token=key.secret)
     await call("JobService.CreateJob", token=key.secret, job=job())
     await call("ApiKeyService.ListApiKeys")
