@@ -18,6 +18,8 @@ from grpc.aio import ServicerContext
 Context: TypeAlias = "ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
+Behavior = Callable[..., Any]
+Wrap = Callable[[Behavior], Behavior]
 MakeLayer = Callable[[Context], AbstractAsyncContextManager[object]]
 MakeRequestLayer = Callable[[Any, Context], AbstractAsyncContextManager[object]]
 Check = Callable[[Context], Awaitable[None]]
@@ -26,47 +28,43 @@ RequestCheck = Callable[[Any, Context], Awaitable[None]]
 
 def surround(handler: Handler, make_layer: MakeLayer) -> Handler:
     """Return the handler with the layer around its behavior."""
-    parts: Any = handler
-    make, behavior = handler_parts(parts)
-    if parts.response_streaming:
-        wrapped = _streaming(behavior, make_layer)
-    else:
-        wrapped = _unary(behavior, lambda _request, context: make_layer(context))
-    result: Handler = make(wrapped, parts.request_deserializer, parts.response_serializer)
-    return result
+    return _wrapped(
+        handler,
+        lambda behavior: _unary(behavior, lambda _request, context: make_layer(context)),
+        lambda behavior: _streaming(behavior, make_layer),
+    )
 
 
 def surround_request(handler: Handler, make_layer: MakeRequestLayer) -> Handler:
     """Return the handler of a unary call with a layer around it that sees the request, too."""
-    parts: Any = handler
-    result: Handler = grpc.unary_unary_rpc_method_handler(
-        _unary(parts.unary_unary, make_layer), parts.request_deserializer, parts.response_serializer
-    )
-    return result
+    return _wrapped(handler, lambda behavior: _unary(behavior, make_layer))
 
 
 def guard(handler: Handler, check: Check) -> Handler:
     """Return the handler behind a check: what it raises keeps the behavior from running."""
-    parts: Any = handler
-    make, behavior = handler_parts(parts)
-    if parts.response_streaming:
-        wrapped = _guarded_streaming(behavior, check)
-    else:
-        wrapped = _guarded_unary(behavior, lambda _request, context: check(context))
-    result: Handler = make(wrapped, parts.request_deserializer, parts.response_serializer)
-    return result
+    return _wrapped(
+        handler,
+        lambda behavior: _guarded_unary(behavior, lambda _request, context: check(context)),
+        lambda behavior: _guarded_streaming(behavior, check),
+    )
 
 
 def guard_request(handler: Handler, check: RequestCheck) -> Handler:
     """Return the handler of a unary call behind a check that sees the request, too."""
+    return _wrapped(handler, lambda behavior: _guarded_unary(behavior, check))
+
+
+def _wrapped(handler: Handler, unary: Wrap, streaming: Wrap | None = None) -> Handler:
     parts: Any = handler
-    result: Handler = grpc.unary_unary_rpc_method_handler(
-        _guarded_unary(parts.unary_unary, check), parts.request_deserializer, parts.response_serializer
-    )
+    make, behavior = handler_parts(parts)
+    wrap = streaming if parts.response_streaming else unary
+    if wrap is None:
+        raise TypeError("a layer that sees the request fits unary calls only")
+    result: Handler = make(wrap(behavior), parts.request_deserializer, parts.response_serializer)
     return result
 
 
-def _unary(behavior: Callable[..., Any], make_layer: MakeRequestLayer) -> Callable[..., Any]:
+def _unary(behavior: Behavior, make_layer: MakeRequestLayer) -> Behavior:
     async def handle(request: Any, context: Context) -> Any:
         async with make_layer(request, context):
             return await behavior(request, context)
@@ -74,7 +72,7 @@ def _unary(behavior: Callable[..., Any], make_layer: MakeRequestLayer) -> Callab
     return handle
 
 
-def _streaming(behavior: Callable[..., Any], make_layer: MakeLayer) -> Callable[..., Any]:
+def _streaming(behavior: Behavior, make_layer: MakeLayer) -> Behavior:
     async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
         async with make_layer(context):
             async for answer in _answers(behavior, request, context):
@@ -83,7 +81,7 @@ def _streaming(behavior: Callable[..., Any], make_layer: MakeLayer) -> Callable[
     return handle
 
 
-def _guarded_unary(behavior: Callable[..., Any], check: RequestCheck) -> Callable[..., Any]:
+def _guarded_unary(behavior: Behavior, check: RequestCheck) -> Behavior:
     async def handle(request: Any, context: Context) -> Any:
         await check(request, context)
         return await behavior(request, context)
@@ -91,7 +89,7 @@ def _guarded_unary(behavior: Callable[..., Any], check: RequestCheck) -> Callabl
     return handle
 
 
-def _guarded_streaming(behavior: Callable[..., Any], check: Check) -> Callable[..., Any]:
+def _guarded_streaming(behavior: Behavior, check: Check) -> Behavior:
     async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
         await check(context)
         async for answer in _answers(behavior, request, context):
@@ -100,7 +98,7 @@ def _guarded_streaming(behavior: Callable[..., Any], check: Check) -> Callable[.
     return handle
 
 
-async def _answers(behavior: Callable[..., Any], request: Any, context: Context) -> AsyncIterator[Any]:
+async def _answers(behavior: Behavior, request: Any, context: Context) -> AsyncIterator[Any]:
     answers = behavior(request, context)
     if not hasattr(answers, "__aiter__"):
         await answers  # such a handler writes to the context itself
@@ -109,7 +107,7 @@ async def _answers(behavior: Callable[..., Any], request: Any, context: Context)
         yield answer
 
 
-def handler_parts(handler: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def handler_parts(handler: Any) -> tuple[Callable[..., Any], Behavior]:
     """Return what makes a handler of this kind, and the behavior inside this one."""
     match (bool(handler.request_streaming), bool(handler.response_streaming)):
         case (False, False):

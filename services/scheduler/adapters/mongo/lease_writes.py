@@ -4,8 +4,7 @@ The fencing token grows with each grant and is part of every filter, so a write 
 (promise P3). A batch is judged by its matched count: when all matched, all were applied; otherwise the batch is read
 back once to learn which. That read also answers for a batch that was applied before and is only repeated.
 
-Most executions end alike, so their ends share one `update_many`, whose pipeline looks each one's values up by its id:
-that costs the database half of what a bulk of single updates does.
+Most executions end alike, so their ends share one update (see `values_by_id`).
 
 The overlap slot is a unique index: at most one execution of a job can hold its job's id in `overlap_slot`. A grant of
 an exclusive execution takes it in the same single-document write, so overlap needs no lock and no repair.
@@ -25,6 +24,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError
 
 from services.scheduler.adapters.mongo.codec import Codec, Document
+from services.scheduler.adapters.mongo.values_by_id import replace_with_own
 from services.scheduler.domain.begin import MAX_EARLY
 from services.scheduler.domain.execution import Attempt, ExecutionState, Phase
 from services.scheduler.usecases.ports import FinishWrite, GrantResult, GrantWrite, Lease, WaitWrite
@@ -81,11 +81,9 @@ class _Ending:
         if self.started:
             # The first attempt's start stays: the lag is measured from it.
             merged["start_time"] = {"$min": ["$start_time", "$$own.start_time"]}
-        place = {"$indexOfArray": [{"$literal": ids}, "$_id"]}
-        own = {"$arrayElemAt": [{"$literal": fields}, place]}
-        changed = {"$let": {"vars": {"own": own}, "in": {"$mergeObjects": ["$$ROOT", "$$own", merged]}}}
         unset = _UNSET_BY_END if self.settle else (*_UNSET_BY_END, "phase", "wake_time")
-        return [{"$replaceWith": changed}, {"$unset": list(unset)}]
+        ended = {"$mergeObjects": ["$$ROOT", "$$own", merged]}
+        return [replace_with_own(ids, fields, ended), {"$unset": list(unset)}]
 
 
 class LeaseWrites(abc.ABC):
