@@ -6,7 +6,6 @@ so high that none is refused: their cost belongs to each call.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -14,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from punctual.v1 import job_pb2, job_service_pb2
 
-from bench.cpu import CpuMeter
+from bench.callers import measure_calls
 from bench.jobs import create, one_time_job
 from bench.measure import Result, percentile, summary
 from bench.runs import Run
@@ -39,8 +38,8 @@ async def run(run: Run) -> list[Result]:
     async with running_system(run.new_folder(), settings=LIMITS) as system:
         ids = await _load(system, stored)
         results = [
-            await _calls(system, "api-create", run.size(2_000, 500), _creating(system)),
-            await _calls(system, "api-get", run.size(6_000, 2_000), _getting(system, ids)),
+            await measure_calls(system, "api-create", run.size(2_000, 500), _creating(system), callers=CALLERS),
+            await measure_calls(system, "api-get", run.size(6_000, 2_000), _getting(system, ids), callers=CALLERS),
             await _pages(system),
         ]
     for result in results:
@@ -86,25 +85,6 @@ def _getting(system: System, ids: list[str]) -> Callable[[int], Awaitable[object
         await system.jobs.GetJob(job_service_pb2.GetJobRequest(job_id=chance.choice(ids)), metadata=ORG, timeout=60)
 
     return call
-
-
-async def _calls(system: System, name: str, count: int, call: Callable[[int], Awaitable[object]]) -> Result:
-    """Let a hundred callers make that many calls between them, each its next one when the last is answered."""
-    numbers = iter(range(count))
-    took: list[float] = []
-
-    async def caller() -> None:
-        for number in numbers:
-            began = time.perf_counter()
-            await call(number)
-            took.append(1000 * (time.perf_counter() - began))
-
-    meter, began = CpuMeter(system.pids), time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    seconds = time.perf_counter() - began
-    meter.stop()
-    extra = {"callers": CALLERS, "call_millis": summary(took)}
-    return Result(name, "punctual", count, seconds, cpu=meter.seconds, extra=extra)
 
 
 async def _pages(system: System) -> Result:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 
 from punctual.v1 import job_service_pb2
 
+from bench.callers import measure_calls
 from bench.cpu import CpuMeter
 from bench.jobs import create, one_time_job
-from bench.measure import Result, summary
+from bench.measure import Result
 from bench.runs import Run
 from bench.system import ORG, System
 
@@ -39,21 +39,10 @@ async def _by_batches(system: System, count: int) -> Result:
 
 async def _one_by_one(system: System, count: int) -> Result:
     at = datetime.now(UTC) + timedelta(days=30)
-    numbers = iter(range(count))
-    took: list[float] = []
 
-    async def caller() -> None:
-        for number in numbers:
-            job = one_time_job(f"single-{number}", system.sink.url, at + timedelta(seconds=number % 1000))
-            began = time.perf_counter()
-            await system.jobs.CreateJob(
-                job_service_pb2.CreateJobRequest(job=job, allow_duplicate=True), metadata=ORG, timeout=60
-            )
-            took.append(1000 * (time.perf_counter() - began))
+    async def create_one(number: int) -> None:
+        job = one_time_job(f"single-{number}", system.sink.url, at + timedelta(seconds=number % 1000))
+        request = job_service_pb2.CreateJobRequest(job=job, allow_duplicate=True)
+        await system.jobs.CreateJob(request, metadata=ORG, timeout=60)
 
-    meter, began = CpuMeter(system.pids), time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    seconds = time.perf_counter() - began
-    meter.stop()
-    extra = {"callers": CALLERS, "call_millis": summary(took)}
-    return Result("create-unary", "punctual", count, seconds, cpu=meter.seconds, extra=extra)
+    return await measure_calls(system, "create-unary", count, create_one, callers=CALLERS)

@@ -9,12 +9,13 @@ import asyncio
 import os
 import platform
 from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
 from prometheus_client import Histogram, ProcessCollector
 
-from libs.common.metrics import Metrics
+from libs.common.metrics import Metrics, MetricsEndpoint
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STATM = Path("/proc/self/statm")
@@ -26,6 +27,7 @@ class ProcessMetrics:
     """The metrics that all services share, each under its own name in the label `service`."""
 
     def __init__(self, metrics: Metrics, service: str) -> None:
+        self._metrics = metrics
         ProcessCollector(registry=metrics.registry)
         metrics.gauge("build_info", "1; the labels say what runs.", ("service", "version", "python_version")).labels(
             service, version("punctual"), platform.python_version()
@@ -39,6 +41,14 @@ class ProcessMetrics:
             ("service",),
             buckets=_DELAY_BUCKETS,
         ).labels(service)
+
+    def serve(self, address: str, edges: ExitStack | AsyncExitStack) -> MetricsEndpoint | None:
+        """Serve all metrics and sample the event loop, until `edges` close."""
+        edges.callback(self.watch_loop())
+        endpoint = self._metrics.serve(address)
+        if endpoint is not None:
+            edges.callback(endpoint.close)
+        return endpoint
 
     def watch_loop(self) -> Callable[[], None]:
         """Sample the running event loop from now on; return what ends it."""

@@ -80,7 +80,7 @@ async def serve(settings: DispatcherSettings, stopping: asyncio.Event) -> None:
         health = HealthReporter()
         duties.add_checks(health)
         health.add_check("redis_memory", READINESS, eviction.check)
-        endpoint = signals.serve(settings.metrics_address, edges)
+        endpoint = signals.process.serve(settings.metrics_address, edges)
         server = RpcServer(settings.dispatcher_health_address, health=health, reflection_services=())
         await server.start()
         edges.push_async_callback(server.stop, _STOP_GRACE_SECONDS)

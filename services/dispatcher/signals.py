@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-
-from libs.common.metrics import Metrics, MetricsEndpoint
+from libs.common.metrics import Metrics
 from libs.common.process_metrics import ProcessMetrics
 from libs.common.streams.redis_metrics import RedisMetrics
 from libs.common.tracing import find_tracer
@@ -21,17 +19,9 @@ class Signals:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self._process = ProcessMetrics(self.metrics, SERVICE)
+        self.process = ProcessMetrics(self.metrics, SERVICE)
         self.redis = RedisMetrics(self.metrics)
         self.dispatch = DispatchMetrics(self.metrics)
         tracer = find_tracer("punctual.dispatcher")
         self.traces = None if tracer is None else DispatchTraces(tracer)
         """None: nobody collects traces, and nothing is spent on them."""
-
-    def serve(self, address: str, edges: AsyncExitStack) -> MetricsEndpoint | None:
-        """Serve the metrics and sample the event loop, until `edges` close."""
-        edges.callback(self._process.watch_loop())
-        endpoint = self.metrics.serve(address)
-        if endpoint is not None:
-            edges.callback(endpoint.close)
-        return endpoint

@@ -84,7 +84,7 @@ async def serve(settings: ExecutorSettings, stopping: asyncio.Event) -> None:
         )
         edges.push_async_callback(stream.close)
         eviction = EvictionCheck(stream.eviction_policies)
-        endpoint = signals.serve(settings.metrics_address, edges)
+        endpoint = signals.process.serve(settings.metrics_address, edges)
         service: AttemptService = SchedulerAttempts(channel, executor_id, clock, estimator)
         caller: TargetCaller = open_target_caller(settings, clock, edges)
         if signals.traces is not None:

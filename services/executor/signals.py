@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-
 from libs.common.clock_offset import OffsetEstimator
-from libs.common.metrics import Metrics, MetricsEndpoint
+from libs.common.metrics import Metrics
 from libs.common.process_metrics import ProcessMetrics
 from libs.common.streams.redis_metrics import RedisMetrics
 from libs.common.tracing import find_tracer
@@ -20,7 +18,7 @@ class Signals:
 
     def __init__(self, estimator: OffsetEstimator) -> None:
         self.metrics = Metrics()
-        self._process = ProcessMetrics(self.metrics, SERVICE)
+        self.process = ProcessMetrics(self.metrics, SERVICE)
         self.observer = MetricsObserver(self.metrics)
         self.redis = RedisMetrics(self.metrics)
         self.metrics.gauge(
@@ -29,11 +27,3 @@ class Signals:
         tracer = find_tracer("punctual.executor")
         self.traces = None if tracer is None else AttemptTraces(tracer)
         """None: nobody collects traces, and nothing is spent on them."""
-
-    def serve(self, address: str, edges: AsyncExitStack) -> MetricsEndpoint | None:
-        """Serve the metrics and sample the event loop, until `edges` close."""
-        edges.callback(self._process.watch_loop())
-        endpoint = self.metrics.serve(address)
-        if endpoint is not None:
-            edges.callback(endpoint.close)
-        return endpoint

@@ -42,11 +42,7 @@ class Signals:
     def serve(self, address: str, check: DatabaseCheck, edges: ExitStack) -> MetricsEndpoint | None:
         """Serve the metrics and sample the event loop, until `edges` close."""
         watch_database(self.metrics, check)
-        edges.callback(self._process.watch_loop())
-        endpoint = self.metrics.serve(address)
-        if endpoint is not None:
-            edges.callback(endpoint.close)
-        return endpoint
+        return self._process.serve(address, edges)
 
     def watchdog(self, acquire: AcquireDue, clock: Clock) -> Watchdog:
         """Return the watchdog; it runs once the documents are bound."""
