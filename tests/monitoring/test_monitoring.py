@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 from aiohttp import ClientSession, ContentTypeError
-from punctual.v1 import job_service_pb2
+from punctual.v1 import job_pb2, job_service_pb2
 from pymongo import AsyncMongoClient
 
 from tests.support.cluster import ORG, Cluster, open_api
@@ -202,7 +202,9 @@ async def _work(cluster: Cluster, mongo_uri: str, mongo_database: str) -> None:
         created = await create_burst(api, cluster.target("ok"), 20, at)
         await create_burst(api, cluster.target("status/404"), 5, at)
         await create_burst(api, cluster.target("flaky/1", host="127.0.0.2"), 3, at)
-        limited = await create_burst(api, cluster.target("status/429"), 3, soon(4))
+        # Once each: the gate waits twice as long after each further 429, and by chance up to twice that.
+        once = job_pb2.RetryPolicy(max_attempts=1)
+        limited = await create_burst(api, cluster.target("status/429"), 3, soon(4), retry_policy=once)
         await wait_final(client[mongo_database], 28 + len(limited), seconds=60)
         await api.jobs.RunJob(
             job_service_pb2.RunJobRequest(job_id=created[0].job_id, allow_inactive=True), metadata=ORG
