@@ -130,7 +130,7 @@ class Duties:
         """Wire the duties over the ports."""
         bounds = Bounds(settings.max_held, settings.max_stream_backlog, settings.acquire_batch)
         held = HeldEntries()
-        backlog = Backlog(stream)
+        backlog = Backlog(stream, clock)
         partitions = Partitions(scheduler, clock, lease_seconds=settings.partition_lease_seconds)
         acquire = Acquire(
             scheduler,
@@ -195,6 +195,7 @@ class Duties:
             delivered = await self.deliver.hand_over()
             log.info("dispatcher.handed_over", delivered=delivered)
             handed_over.set()
+            self.backlog.wake()
         await self.partitions.release()
 
     async def _loop(

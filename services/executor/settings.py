@@ -61,7 +61,7 @@ class ExecutorSettings(InternalTlsSettings):
         description="How long early entries may wait for company before they are begun, seconds, 0-1. Default 0.1.",
     )
     report_window_seconds: float = Field(
-        default=0.1, ge=0, le=1, description="How long a report may wait for company, seconds, 0-1. Default 0.1."
+        default=0.2, ge=0, le=1, description="Between two batches of reports at least, seconds, 0-1. Default 0.2."
     )
     report_batch: int = Field(
         default=400, ge=1, le=1000, description="Reports in one call at most, 1-1,000. Default 400."

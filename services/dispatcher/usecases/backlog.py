@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from libs.common.clock import Clock
+from libs.common.lifecycle import first_of
 from services.dispatcher.usecases.ports import Stream
 
-LOOKS_WHILE_EMPTY = 10
-"""Of an empty stream to which nothing was added, one look in so many is taken."""
+EMPTY_SECONDS = 1.0
+"""How long a stream that was empty is believed to be, while this dispatcher adds nothing to it."""
 
 
 class Backlog:
     """The stream's backlog as it was last seen, plus what was delivered since."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, clock: Clock) -> None:
         self._stream = stream
+        self._clock = clock
         self._entries: int | None = None
-        self._spared = 0
+        self._look = asyncio.Event()
 
     @property
     def entries(self) -> int | None:
@@ -22,11 +27,10 @@ class Backlog:
         return self._entries
 
     async def look(self) -> None:
-        """Ask the stream, unless it was empty and must still be: what other dispatchers add may show a second late."""
-        if self._entries == 0 and self._spared < LOOKS_WHILE_EMPTY - 1:
-            self._spared += 1
-            return
-        self._spared = 0
+        """Ask the stream; if it was empty, wait first, for it still is: what other dispatchers add may show late."""
+        if self._entries == 0:
+            self._look.clear()
+            await first_of(self._look.wait(), self._clock.sleep(EMPTY_SECONDS))
         try:
             self._entries = await self._stream.backlog()
         except Exception:
@@ -37,3 +41,8 @@ class Backlog:
         """Count entries that were just added."""
         if self._entries is not None:
             self._entries += count
+            self.wake()
+
+    def wake(self) -> None:
+        """End the wait for the next look at once."""
+        self._look.set()

@@ -21,7 +21,7 @@ from services.dispatcher.usecases.held_entries import HeldEntries
 from services.dispatcher.usecases.ports import Stream
 
 # Entries due this close together share a round trip; the later ones are that much earlier than the lead.
-_COALESCE = timedelta(milliseconds=50)
+_COALESCE = timedelta(milliseconds=200)
 _LONGEST_WAIT_SECONDS = 1.0
 _FULL_WAIT_SECONDS = 0.02
 _HAND_OVER_TRIES = 3

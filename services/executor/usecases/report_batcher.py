@@ -1,8 +1,8 @@
 """Gathers reports and hands them to the scheduler in batches; the last station of every held attempt.
 
-A report waits at most one window for company. While a batch is on its way the next one gathers, and after it the
-window begins anew, so that a steady load never decays into calls with one report each. A batch is bounded by number
-and by bytes.
+A batch goes out no sooner than a window after the one before it, so that a steady load never decays into calls with
+one report each, and a lone report does not wait. A batch is bounded by number and by bytes; a full one does not wait
+either.
 
 A report is told until the scheduler has taken it, however long that is away: repeating is harmless (the fencing token
 names the lease), giving up would turn a known outcome into an unknown one, and meanwhile the attempt keeps its place
@@ -59,6 +59,7 @@ class ReportBatcher:
         self._window = window_seconds
         self._batch_size = batch_size
         self._limit = batch_size
+        self._next_send = clock.monotonic()
         self._refusals_of_one = 0
         self._waiting: deque[Told] = deque()
         self._some = asyncio.Event()
@@ -76,7 +77,7 @@ class ReportBatcher:
         self._settle([held])
 
     async def run_once(self) -> int:
-        """Wait for reports, then a window for more of them, send one batch, and return how many were taken.
+        """Wait for reports, until the window is over or they are many, send one batch, and return how many were taken.
 
         Raises:
             UnavailableError: the scheduler is away; the batch goes back and is sent again.
@@ -87,9 +88,10 @@ class ReportBatcher:
             await first_of(self._some.wait(), self._clock.sleep(_IDLE_SECONDS))
             if not self._waiting:
                 return 0
-        if len(self._waiting) < self._batch_size:
+        left = self._next_send - self._clock.monotonic()
+        if left > 0 and len(self._waiting) < self._batch_size:
             self._full.clear()
-            await first_of(self._full.wait(), self._clock.sleep(self._window))
+            await first_of(self._full.wait(), self._clock.sleep(left))
         batch = self._next_batch()
         try:
             verdicts = await self._service.report([report for _, report in batch])
@@ -99,6 +101,8 @@ class ReportBatcher:
         except PunctualError as error:
             self._refused(batch, error)
             return 0
+        finally:
+            self._next_send = self._clock.monotonic() + self._window
         self._limit, self._refusals_of_one = self._batch_size, 0
         self._taken(batch, verdicts)
         return len(batch)

@@ -29,7 +29,7 @@ POLL_GRACE = timedelta(seconds=2)
 LEAST_NOTICE = timedelta(milliseconds=750)
 """How long before its time a fire must be noticed, to be on its stream when the lead begins."""
 
-PACE = timedelta(milliseconds=200)
+PACE = timedelta(milliseconds=500)
 """Between the looks of one dispatcher, so that a look finds many fires at a steady load; well within what the horizon
 is ahead of the least notice, so that no fire is late for it."""
 

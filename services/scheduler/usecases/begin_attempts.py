@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
+from libs.common.turns import in_turns
 from services.scheduler.domain.begin import End, Grant, Refuse, Skip, decide_begin
 from services.scheduler.domain.callback import callback_job
 from services.scheduler.domain.execution import Attempt, Cause, DeliveryPath, Execution, ExecutionState, Outcome
@@ -120,7 +121,7 @@ class BeginAttempts:
         callbacks = {execution.job_id: callback_job(execution) for execution in executions if execution.callback}
         wanted = {execution.job_id for execution in executions} - callbacks.keys()
         jobs = await self.jobs.load(wanted) if wanted else {}
-        opened = {job_id: self.secrets.open(job) for job_id, job in jobs.items()}
+        opened = {job_id: self.secrets.open(job) async for job_id, job in in_turns(jobs.items())}
         unreadable = frozenset(job_id for job_id, job in opened.items() if job is None)
         if missing := wanted - jobs.keys():
             # What is there and cannot be read is not gone: another version of this service may know it.
@@ -162,7 +163,7 @@ class BeginAttempts:
         writes: list[GrantWrite] = []
         ends: list[FinishWrite] = []
         later: list[Execution] = []
-        for execution in found:
+        async for execution in in_turns(found):
             job = jobs.get(execution.job_id)
             readable = execution.job_id not in unreadable
             if job is not None and readable and _is_repetition(execution, request_id):

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
+from libs.common.turns import in_turns
 from services.scheduler.domain.callback import callback_job, is_told
 from services.scheduler.domain.execution import Attempt, Execution, ExecutionState, Outcome, head_of
 from services.scheduler.domain.job import Job
@@ -59,7 +60,7 @@ class ReportAttempts:
         jobs = await self.jobs.load({execution.job_id for execution in executions.values()})
         counted: dict[Reported, ExecutionState] = {}
         writes: dict[str, FinishWrite | WaitWrite] = {}
-        for report in reports:
+        async for report in in_turns(reports):
             execution = executions.get(report.execution_id)
             if execution is None:
                 continue

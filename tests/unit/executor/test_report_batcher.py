@@ -54,13 +54,23 @@ def bench() -> Bench:
     return Bench()
 
 
-async def test_a_lone_report_waits_one_window_and_no_longer(bench: Bench) -> None:
+async def test_a_lone_report_does_not_wait_and_the_next_one_waits_a_window(bench: Bench) -> None:
     bench.conclude("a")
+    assert await bench.batcher.run_once() == 1
+    bench.conclude("b")
     sending = asyncio.create_task(bench.batcher.run_once())
     await bench.clock.advance(0.019)
-    assert bench.sizes() == []
+    assert bench.sizes() == [1]
     await bench.clock.advance(0.001)
-    assert (bench.sizes(), await sending) == ([1], 1)
+    assert (bench.sizes(), await sending) == ([1, 1], 1)
+
+
+async def test_a_report_long_after_the_last_one_does_not_wait(bench: Bench) -> None:
+    bench.conclude("a")
+    await bench.batcher.run_once()
+    await bench.clock.advance(1)
+    bench.conclude("b")
+    assert await bench.batcher.run_once() == 1
 
 
 async def test_a_full_batch_does_not_wait(bench: Bench) -> None:

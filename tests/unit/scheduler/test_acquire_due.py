@@ -201,7 +201,7 @@ async def test_looks_that_find_something_keep_a_pace(world: World) -> None:
     assert len((await world.acquire(ALL, HORIZON, 10, 1.0)).executions) == 1
     await world.job(schedule=once(at(2.1)))
     call = asyncio.create_task(world.acquire(ALL, HORIZON, 10, 1.0))
-    await world.advance(0.19)
+    await world.advance(0.49)
     assert not call.done()
     await world.job(schedule=once(at(2.2)))
     await world.advance(0.02)

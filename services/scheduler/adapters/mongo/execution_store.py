@@ -17,7 +17,7 @@ from services.scheduler.adapters.mongo.cancel_writes import CancelWrites
 from services.scheduler.adapters.mongo.codec import Codec, Document
 from services.scheduler.adapters.mongo.documents import ExecutionDocument
 from services.scheduler.adapters.mongo.lease_writes import LeaseWrites, only_duplicates
-from services.scheduler.adapters.mongo.readable_documents import ReadableDocuments
+from services.scheduler.adapters.mongo.readable_documents import DOCUMENTS_TOGETHER, ReadableDocuments
 from services.scheduler.adapters.mongo.waiting_writes import WaitingWrites
 from services.scheduler.domain.execution import Cause, Execution, ExecutionState, Phase
 from services.scheduler.usecases.acquire_due import POLL_GRACE
@@ -98,7 +98,7 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
     async def load(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
         """Return the executions that exist, by id, of any org, without answers."""
         query = {"_id": {"$in": list(execution_ids)}}
-        cursor = self._executions.find(query, _WITHOUT_ANSWER, batch_size=len(execution_ids) + 1)
+        cursor = self._executions.find(query, _WITHOUT_ANSWER, batch_size=DOCUMENTS_TOGETHER)
         return {execution.execution_id: execution for execution in await self._readable.decode(cursor, self._decode)}
 
     async def load_with_answers(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
@@ -243,7 +243,14 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
     async def _find_awake(self, query: Document, limit: int, without_orgs: Collection[str] = ()) -> list[Execution]:
         if without_orgs:
             query = {**query, "org_id": {"$nin": list(without_orgs)}}
-        cursor = self._executions.find(query, _WITHOUT_ANSWER, sort=[("wake_time", 1)], limit=limit, hint="wake")
+        cursor = self._executions.find(
+            query,
+            _WITHOUT_ANSWER,
+            sort=[("wake_time", 1)],
+            limit=limit,
+            hint="wake",
+            batch_size=DOCUMENTS_TOGETHER,
+        )
         return await self._readable.decode(cursor, self._decode)
 
     def _decode(self, document: Mapping[str, Any]) -> Execution:

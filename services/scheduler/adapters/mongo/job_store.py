@@ -22,7 +22,7 @@ from services.scheduler.adapters.mongo.documents import JobDocument
 from services.scheduler.adapters.mongo.header_secrets import HeaderSecrets, key_ids_of
 from services.scheduler.adapters.mongo.job_filters import label_text, list_filter, within
 from services.scheduler.adapters.mongo.lease_writes import only_duplicates
-from services.scheduler.adapters.mongo.readable_documents import ReadableDocuments
+from services.scheduler.adapters.mongo.readable_documents import DOCUMENTS_TOGETHER, ReadableDocuments
 from services.scheduler.adapters.mongo.shared_round_trips import SharedRoundTrips
 from services.scheduler.adapters.mongo.values_by_id import replace_with_own
 from services.scheduler.domain.begin import takes_overlap_slot
@@ -64,6 +64,8 @@ _DUE_FIELDS = {
     "definition.catch_up": 1,
     "definition.overlap": 1,
 }
+MANY_ALIKE = 20
+"""Moves that are worth an update of their own."""
 # A null sorts before every date, so a bound from below keeps jobs without a further fire out of the range.
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -177,7 +179,7 @@ class MongoJobStore:
 
     async def load(self, job_ids: Collection[str]) -> Mapping[str, Job]:
         """Return the jobs that exist, by id, of any org."""
-        cursor = self._jobs.find({"_id": {"$in": list(job_ids)}}, batch_size=len(job_ids) + 1)
+        cursor = self._jobs.find({"_id": {"$in": list(job_ids)}}, batch_size=DOCUMENTS_TOGETHER)
         return {job.job_id: job for job in await self._readable.decode(cursor, self._decode_again)}
 
     async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
@@ -200,16 +202,23 @@ class MongoJobStore:
             query["partition"] = {"$in": list(partitions)}
         if without_orgs:
             query["org_id"] = {"$nin": list(without_orgs)}
-        cursor = self._jobs.find(query, _DUE_FIELDS, sort=[("next_due_time", 1)], limit=limit, hint="tick")
+        cursor = self._jobs.find(
+            query,
+            _DUE_FIELDS,
+            sort=[("next_due_time", 1)],
+            limit=limit,
+            hint="tick",
+            batch_size=DOCUMENTS_TOGETHER,
+        )
         return await self._readable.decode(cursor, self._due_job)
 
     async def advance(self, moves: Sequence[CursorMove]) -> None:
-        """Move cursors; jobs that share the whole move, such as one-time jobs of one instant, share a plain update."""
+        """Move cursors; many jobs that share the whole move, such as those of one instant, share a plain update."""
         groups: dict[tuple[object, ...], list[CursorMove]] = defaultdict(list)
         for move in moves:
             groups[move.schedule_revision, move.expected, move.next_fire_time, move.next_due_time].append(move)
-        writes = [_shared_move(group) for group in groups.values() if len(group) > 1]
-        single = [group[0] for group in groups.values() if len(group) == 1]
+        writes = [_shared_move(group) for group in groups.values() if len(group) >= MANY_ALIKE]
+        single = [move for group in groups.values() if len(group) < MANY_ALIKE for move in group]
         if single:
             writes.append(_single_moves(single))
         await self._jobs.bulk_write(writes, ordered=False)

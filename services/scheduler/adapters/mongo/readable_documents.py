@@ -6,17 +6,17 @@ back with a version that can read it. Each is logged once by a process, for an o
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pymongo.asynchronous.cursor import AsyncCursor
 
 from libs.common.logs import get_logger
+from libs.common.turns import ITEMS_A_TURN, next_turn
 
+DOCUMENTS_TOGETHER = 128
+"""In one answer of the database, which the driver decodes in one go; more would hold up the event loop."""
 MAX_REMEMBERED = 1000
-DOCUMENTS_A_TURN = 50
-"""Decoded in one turn of the event loop, some milliseconds; then others have theirs, such as a caller's read."""
 _T = TypeVar("_T")
 
 log = get_logger(__name__)
@@ -33,8 +33,8 @@ class ReadableDocuments:
         """Return what the cursor finds, as far as it can be read."""
         found: list[_T] = []
         async for document in cursor:
-            if len(found) % DOCUMENTS_A_TURN == DOCUMENTS_A_TURN - 1:
-                await asyncio.sleep(0)
+            if len(found) % ITEMS_A_TURN == ITEMS_A_TURN - 1:
+                await next_turn()
             try:
                 found.append(decode(document))
             except Exception as error:  # noqa: BLE001 - whatever is wrong with a document is wrong with it alone

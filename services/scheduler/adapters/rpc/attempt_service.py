@@ -11,6 +11,7 @@ from punctual.internal.v1 import attempt_service_pb2_grpc
 
 from libs.common.clock import Clock
 from libs.common.errors import DeadlineExceededError, InvalidArgumentError
+from libs.common.turns import in_turns
 from services.scheduler.adapters.rpc.attempt_mapping import from_grant, from_refusal, from_verdict, to_report
 from services.scheduler.adapters.rpc.authentication import Context
 from services.scheduler.adapters.rpc.target_host_mapping import to_observed_host
@@ -108,7 +109,7 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
     async def ReportAttempts(self, request: pb.ReportAttemptsRequest, context: Context) -> pb.ReportAttemptsResponse:
         """Apply outcomes."""
         _check_batch(request.reports, "reports")
-        counted = await self._report([to_report(report) for report in request.reports])
+        counted = await self._report([to_report(report) async for report in in_turns(request.reports)])
         return pb.ReportAttemptsResponse(
             results=[from_verdict(report.lease, counted) for report in request.reports],
             server_time=to_timestamp(self._clock.now()),
@@ -146,7 +147,7 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
         return pb.AttemptBatch(
             grants=[
                 from_grant(granted, _body(granted, of_grant), of_grant)
-                for granted, of_grant in zip(batch.granted, details, strict=True)
+                async for granted, of_grant in in_turns(zip(batch.granted, details, strict=True))
             ],
             refusals=(
                 [from_refusal(execution_id, refusal) for execution_id, refusal in batch.refused.items()]
