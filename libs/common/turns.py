@@ -21,10 +21,10 @@ _T = TypeVar("_T")
 _waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, deque[asyncio.Future[None]]] = WeakKeyDictionary()
 
 
-async def in_turns(items: Iterable[_T]) -> AsyncIterator[_T]:
-    """Yield the items, and let others have their turn after every few of them."""
+async def in_turns(items: Iterable[_T], *, of: int = ITEMS_A_TURN) -> AsyncIterator[_T]:
+    """Yield the items, and let others have their turn after every `of` of them."""
     for index, item in enumerate(items):
-        if index and index % ITEMS_A_TURN == 0:
+        if index and index % of == 0:
             await next_turn()
         yield item
 

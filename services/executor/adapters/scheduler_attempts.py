@@ -17,7 +17,14 @@ from punctual.internal.v1.attempt_service_pb2_grpc import AttemptServiceStub
 from libs.common.clock import Clock
 from libs.common.clock_offset import OffsetEstimator
 from libs.common.errors import InternalError
-from services.executor.adapters.attempt_messages import batch_of, host_message, lease_message, report_message
+from libs.common.turns import in_turns
+from services.executor.adapters.attempt_messages import (
+    MESSAGES_A_TURN,
+    batch_of,
+    host_message,
+    lease_message,
+    report_message,
+)
 from services.executor.adapters.proto_time import instant_of, seconds_of
 from services.executor.domain.answer import AnswerSource
 from services.executor.domain.attempt import Lease
@@ -66,7 +73,7 @@ class SchedulerAttempts:
         sent = self._clock.now()
         answer: pb.AttemptBatch = await self._stub.BeginAttempts(request, timeout=CALL_SECONDS)
         self._look_at_clock(sent, answer.server_time)
-        return batch_of(answer)
+        return await batch_of(answer)
 
     async def poll(self, request_id: str, max_attempts: int, mode: PollMode, *, repetition: bool) -> GrantBatch:
         """Ask for attempts that no delivery reached."""
@@ -80,7 +87,7 @@ class SchedulerAttempts:
         sent = self._clock.now()
         answer: pb.AttemptBatch = await self._stub.PollReady(request, timeout=CALL_SECONDS)
         self._look_at_clock(sent, answer.server_time)
-        return batch_of(answer)
+        return await batch_of(answer)
 
     async def extend(self, leases: Sequence[Lease]) -> Extensions:
         """Renew leases. A verdict that this version does not know counts as lost, which is the harmless reading."""
@@ -97,7 +104,8 @@ class SchedulerAttempts:
     async def report(self, reports: Sequence[Report]) -> Sequence[ReportVerdict]:
         """Report outcomes."""
         request = pb.ReportAttemptsRequest(
-            executor_id=self._executor_id, reports=[report_message(report) for report in reports]
+            executor_id=self._executor_id,
+            reports=[report_message(report) async for report in in_turns(reports, of=MESSAGES_A_TURN)],
         )
         sent = self._clock.now()
         answer: pb.ReportAttemptsResponse = await self._stub.ReportAttempts(request, timeout=CALL_SECONDS)
