@@ -17,34 +17,24 @@ from pymongo.errors import BulkWriteError
 from libs.common.errors import NotFoundError
 from services.scheduler.adapters.audit_trail import mark_event_stored
 from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
-from services.scheduler.adapters.mongo.codec import Codec, Document
+from services.scheduler.adapters.mongo.codec import Document
 from services.scheduler.adapters.mongo.documents import JobDocument
-from services.scheduler.adapters.mongo.header_secrets import HeaderSecrets, key_ids_of
-from services.scheduler.adapters.mongo.job_filters import label_text, list_filter, within
+from services.scheduler.adapters.mongo.header_secrets import HeaderSecrets
+from services.scheduler.adapters.mongo.job_filters import list_filter, within
+from services.scheduler.adapters.mongo.job_form import DUE_FIELDS, JobForm
 from services.scheduler.adapters.mongo.lease_writes import only_duplicates
 from services.scheduler.adapters.mongo.readable_documents import DOCUMENTS_TOGETHER, ReadableDocuments
 from services.scheduler.adapters.mongo.shared_round_trips import SharedRoundTrips
 from services.scheduler.adapters.mongo.values_by_id import replace_with_own
-from services.scheduler.domain.begin import takes_overlap_slot
 from services.scheduler.domain.job import (
-    KEPT_STATE_CHANGES,
     PARTITION_COUNT,
-    CatchUpPolicy,
     Job,
-    JobDefinition,
     JobState,
-    OverlapPolicy,
     StateChange,
 )
-from services.scheduler.domain.planning import FireCursor
-from services.scheduler.domain.schedule import Schedule
-from services.scheduler.domain.target_url import split_target_url
 from services.scheduler.usecases.audit import SCHEDULER_ACTOR, AuditEvent
 from services.scheduler.usecases.caller import OrgScope
 from services.scheduler.usecases.ports import CursorMove, DueJob, JobFilter
-
-REMEMBERED_DEFINITIONS = 1_000
-"""Definitions that are kept decoded: an execution's is asked for by its begin and again by its report."""
 
 MAX_READ_TOGETHER = 100
 """Jobs that share one query; the largest fit into one answer of the database."""
@@ -52,20 +42,9 @@ MAX_READ_TOGETHER = 100
 KEPT_FAILURE_IDS = 50
 """Failed executions a job remembers, so that counting one twice counts it once."""
 
-_DUE_FIELDS = {
-    "org_id": 1,
-    "project_id": 1,
-    "partition": 1,
-    "revision": 1,
-    "schedule_revision": 1,
-    "next_fire_time": 1,
-    "trace_parent": 1,
-    "definition.schedule": 1,
-    "definition.catch_up": 1,
-    "definition.overlap": 1,
-}
 MANY_ALIKE = 20
 """Moves that are worth an update of their own."""
+
 # A null sorts before every date, so a bound from below keeps jobs without a further fire out of the range.
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -74,13 +53,11 @@ class MongoJobStore:
     """Implements `JobStore`."""
 
     def __init__(self, secrets: HeaderSecrets, outbox: AuditOutbox) -> None:
-        self._codec = Codec()
-        self._secrets = secrets
+        self._form = JobForm(secrets)
         self._outbox = outbox
         self._inserts = SharedRoundTrips(self._insert_together)
         self._reads = SharedRoundTrips(self._read_together, most=MAX_READ_TOGETHER)
         self._readable = ReadableDocuments("jobs")
-        self._definitions: dict[str, tuple[Document, JobDefinition]] = {}
 
     @property
     def _jobs(self) -> AsyncCollection[dict[str, Any]]:
@@ -106,7 +83,8 @@ class MongoJobStore:
         try:
             # Not through Beanie: validating a thousand documents again would take longer than all else together.
             await self._jobs.insert_many(
-                [{**self._encode(job), **self._outbox.fields(events.get(job.job_id))} for job in jobs], ordered=False
+                [{**self._form.encode(job), **self._outbox.fields(events.get(job.job_id))} for job in jobs],
+                ordered=False,
             )
         except BulkWriteError as error:
             # With a majority to confirm, the server answers a duplicate only when the first one is durable, too.
@@ -123,7 +101,7 @@ class MongoJobStore:
         document = await self._reads.ask(scope, job_id)
         if document is None:
             raise NotFoundError("job", job_id)
-        return self._decode(document)
+        return self._form.decode(document)
 
     async def _read_together(self, scope: OrgScope, job_ids: Sequence[str]) -> Sequence[Document | None]:
         cursor = self._jobs.find({"_id": {"$in": list(job_ids)}, **within(scope)}, batch_size=len(job_ids) + 1)
@@ -133,12 +111,12 @@ class MongoJobStore:
     async def find_by_idempotency_keys(self, org_id: str, keys: Collection[str]) -> Mapping[str, Job]:
         """Return an org's jobs that were created under keys, by key."""
         cursor = self._jobs.find({"org_id": org_id, "idempotency_key": {"$in": list(keys)}})
-        return {document["idempotency_key"]: self._decode(document) async for document in cursor}
+        return {document["idempotency_key"]: self._form.decode(document) async for document in cursor}
 
     async def find_by_fingerprints(self, fingerprints: Collection[str]) -> Mapping[str, Job]:
         """Return the jobs that hold fingerprints, by fingerprint."""
         cursor = self._jobs.find({"fingerprint_slot": {"$in": list(fingerprints)}})
-        return {document["fingerprint_slot"]: self._decode(document) async for document in cursor}
+        return {document["fingerprint_slot"]: self._form.decode(document) async for document in cursor}
 
     async def release_fingerprints(self, job_ids: Collection[str]) -> None:
         """Let equal submissions pass from now on."""
@@ -149,11 +127,11 @@ class MongoJobStore:
     async def find_page(self, scope: OrgScope, where: JobFilter, *, after: str, limit: int) -> Sequence[Job]:
         """Return jobs, newest first, that come after the job id `after`."""
         cursor = self._jobs.find(list_filter(scope, where, after), sort=[("_id", -1)], limit=limit)
-        return [self._decode(document) async for document in cursor]
+        return [self._form.decode(document) async for document in cursor]
 
     async def replace(self, scope: OrgScope, job: Job, *, expected: Job, audit: AuditEvent | None = None) -> bool:
         """Store a changed job, unless somebody changed it or moved its cursor since it was read."""
-        changed = self._encode(job)
+        changed = self._form.encode(job)
         # The fingerprint was taken at creation and is only given back: another job may hold it by now.
         for immutable in ("_id", "org_id", "create_time", "counted_failures", "fingerprint_slot", "duplicate_until"):
             changed.pop(immutable, None)
@@ -180,7 +158,7 @@ class MongoJobStore:
     async def load(self, job_ids: Collection[str]) -> Mapping[str, Job]:
         """Return the jobs that exist, by id, of any org."""
         cursor = self._jobs.find({"_id": {"$in": list(job_ids)}}, batch_size=DOCUMENTS_TOGETHER)
-        return {job.job_id: job for job in await self._readable.decode(cursor, self._decode_again)}
+        return {job.job_id: job for job in await self._readable.decode(cursor, self._form.decode_again)}
 
     async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
         """Return which of the jobs exist, whether this version can read them or not."""
@@ -204,13 +182,13 @@ class MongoJobStore:
             query["org_id"] = {"$nin": list(without_orgs)}
         cursor = self._jobs.find(
             query,
-            _DUE_FIELDS,
+            DUE_FIELDS,
             sort=[("next_due_time", 1)],
             limit=limit,
             hint="tick",
             batch_size=DOCUMENTS_TOGETHER,
         )
-        return await self._readable.decode(cursor, self._due_job)
+        return await self._readable.decode(cursor, self._form.due_job)
 
     async def advance(self, moves: Sequence[CursorMove]) -> None:
         """Move cursors; many jobs that share the whole move, such as those of one instant, share a plain update."""
@@ -229,7 +207,7 @@ class MongoJobStore:
             {"_id": {"$in": list(job_ids)}, "state": JobState.ACTIVE, "next_fire_time": None},
             {
                 "$set": {"state": JobState.COMPLETED, "state_time": now},
-                "$push": self._state_change(StateChange(now, JobState.COMPLETED, SCHEDULER_ACTOR)),
+                "$push": self._form.state_change(StateChange(now, JobState.COMPLETED, SCHEDULER_ACTOR)),
             },
         )
 
@@ -276,7 +254,7 @@ class MongoJobStore:
                 "$set": {"state": state, "state_reason": reason, "state_note": note, "state_time": now},
                 "$inc": {"revision": 1},
                 "$push": {
-                    **self._state_change(StateChange(now, state, SCHEDULER_ACTOR, reason, note)),
+                    **self._form.state_change(StateChange(now, state, SCHEDULER_ACTOR, reason, note)),
                     **self._outbox.push(audit).get("$push", {}),
                 },
             },
@@ -293,121 +271,6 @@ class MongoJobStore:
         order = [("next_due_time", 1), ("partition", 1)]
         cursor = self._jobs.find(query, {"_id": 1}, sort=order, skip=skip, limit=limit, hint="tick")
         return [document["_id"] async for document in cursor]
-
-    def _state_change(self, change: StateChange) -> Document:
-        """Return what a `$push` adds for a change of the state."""
-        return {"state_changes": {"$each": [self._codec.encode(change)], "$slice": -KEPT_STATE_CHANGES}}
-
-    def _encode(self, job: Job) -> Document:
-        """Return the stored form: the record's fields, the definition as one value, and copies for queries."""
-        definition = self._secrets.seal(job.org_id, job.job_id, job.definition)
-        key_ids = key_ids_of(definition)
-        return {
-            "_id": job.job_id,
-            "org_id": job.org_id,
-            "project_id": job.definition.project_id,
-            "name": job.definition.name,
-            "labels": [label_text(key, value) for key, value in job.definition.labels.items()],
-            "target_host": split_target_url(job.definition.target.url).host,
-            "partition": job.partition,
-            "definition": self._codec.encode(definition),
-            # The index on it is sparse: only jobs with secrets are in it.
-            **({"secret_key_ids": key_ids} if key_ids else {}),
-            "state": job.state.value,
-            "state_reason": job.state_reason,
-            "state_note": job.state_note,
-            "state_time": job.state_time,
-            "next_fire_time": job.next_fire_time,
-            "next_due_time": job.next_due_time,
-            "revision": job.revision,
-            "schedule_revision": job.schedule_revision,
-            "schedule_time": job.schedule_time,
-            "definition_revision": job.definition_revision,
-            "state_changes": [self._codec.encode(change) for change in job.state_changes],
-            "create_time": job.create_time,
-            "update_time": job.update_time,
-            "delete_time": job.delete_time,
-            # The index on it is sparse: only deleted jobs are in it.
-            **({"purge_time": job.purge_time} if job.purge_time else {}),
-            "creator": job.creator,
-            "consecutive_failures": job.consecutive_failures,
-            "fingerprint": job.fingerprint,
-            # The index on it is unique and sparse: only jobs that an equal submission would duplicate are in it.
-            **(
-                {"fingerprint_slot": job.fingerprint, "duplicate_until": job.duplicate_until}
-                if job.duplicate_until
-                else {}
-            ),
-            "idempotency_key": job.idempotency_key,
-            "content_digest": job.content_digest,
-            "tzdata_version": job.tzdata_version,
-            "trace_parent": job.trace_parent,
-        }
-
-    def _decode_again(self, document: Mapping[str, Any]) -> Job:
-        """Decode a job that was most likely decoded before, with the same definition."""
-        job_id, stored = document["_id"], document["definition"]
-        known = self._definitions.get(job_id)
-        # By content, not by revision: this is right whoever changed the document.
-        if known is None or known[0] != stored:
-            if len(self._definitions) >= REMEMBERED_DEFINITIONS:
-                del self._definitions[next(iter(self._definitions))]
-            known = self._definitions[job_id] = stored, self._codec.decode(stored, JobDefinition)
-        return self._job(document, known[1])
-
-    def _decode(self, document: Mapping[str, Any]) -> Job:
-        return self._job(document, self._codec.decode(document["definition"], JobDefinition))
-
-    def _job(self, document: Mapping[str, Any], definition: JobDefinition) -> Job:
-        return Job(
-            job_id=document["_id"],
-            org_id=document["org_id"],
-            definition=definition,
-            create_time=document["create_time"],
-            update_time=document["update_time"],
-            creator=document["creator"],
-            state=JobState(document["state"]),
-            state_reason=document["state_reason"],
-            state_note=document["state_note"],
-            state_time=document.get("state_time"),
-            next_fire_time=document["next_fire_time"],
-            next_due_time=document["next_due_time"],
-            revision=document["revision"],
-            schedule_revision=document["schedule_revision"],
-            schedule_time=document["schedule_time"],
-            delete_time=document["delete_time"],
-            purge_time=document.get("purge_time"),
-            definition_revision=document.get("definition_revision", 1),
-            state_changes=tuple(
-                self._codec.decode(change, StateChange) for change in document.get("state_changes", ())
-            ),
-            consecutive_failures=document["consecutive_failures"],
-            fingerprint=document["fingerprint"],
-            duplicate_until=document.get("duplicate_until"),
-            idempotency_key=document["idempotency_key"],
-            content_digest=document.get("content_digest", ""),
-            tzdata_version=document["tzdata_version"],
-            trace_parent=document["trace_parent"],
-        )
-
-    def _due_job(self, document: Mapping[str, Any]) -> DueJob:
-        definition = document["definition"]
-        schedule = self._codec.decode(definition["schedule"], Schedule)
-        return DueJob(
-            cursor=FireCursor(
-                job_id=document["_id"],
-                schedule=schedule,
-                catch_up=self._codec.decode(definition["catch_up"], CatchUpPolicy),
-                next_fire_time=document["next_fire_time"],
-            ),
-            org_id=document["org_id"],
-            project_id=document["project_id"],
-            partition=document["partition"],
-            revision=document["revision"],
-            schedule_revision=document["schedule_revision"],
-            exclusive=takes_overlap_slot(schedule, OverlapPolicy(definition["overlap"])),
-            trace_parent=document["trace_parent"],
-        )
 
 
 def _shared_move(group: Sequence[CursorMove]) -> UpdateMany:
