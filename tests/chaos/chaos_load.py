@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from punctual.v1 import job_pb2, job_service_pb2, schedule_pb2
+from punctual.v1 import job_pb2, job_service_pb2, schedule_pb2, target_host_service_pb2
 
 from tests.support.checker import Expected, millis
 from tests.support.cluster import ORG, Api, Cluster
@@ -90,6 +90,12 @@ class ChaosLoad:
             while fire <= end:
                 self.expected.append(Expected(stored.job_id, millis(fire)))
                 fire += MINUTE
+
+    async def reset_bad_host(self) -> None:
+        """Close the circuit of the host that fails, which would hold back what is left of its load for minutes."""
+        host = self.cluster.target(host=BAD_HOST).split("/")[2]
+        request = target_host_service_pb2.ResetTargetHostRequest(host=host)
+        await self.api.target_hosts.ResetTargetHost(request, metadata=ORG, timeout=CALL_SECONDS)
 
     async def _one_time(self, number: int, chance: random.Random) -> None:
         _, host, path, unknown = chance.choices(KINDS, [kind[0] for kind in KINDS])[0]

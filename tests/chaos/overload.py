@@ -1,4 +1,4 @@
-"""Many executions due at once with a slow target: `python -m tests.chaos.overload [--count 50000]`, run by hand.
+"""Many executions due at once with a slow target: `python -m tests.chaos.overload`, run by hand.
 
 Prints what promise P10 and fairness are judged by: the memory of each process, the API's latency beside that of an idle
 system, how evenly the backlog drains, and how long an org with ten jobs waits behind one with all the others.
@@ -37,7 +37,9 @@ async def main() -> None:
     """Run everything in a folder of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=50_000)
-    count: int = parser.parse_args().count
+    parser.add_argument("--apart", action="store_true", help="a scheduler of its own serves the API's callers")
+    arguments = parser.parse_args()
+    count: int = arguments.count
     with tempfile.TemporaryDirectory(prefix="overload-") as name:
         folder = Path(name)
         async with (
@@ -45,7 +47,16 @@ async def main() -> None:
             ValkeyServer(folder / "valkey") as valkey,
         ):
             limits = {"PUNCTUAL_DEFAULT_HOST_CONCURRENT_REQUESTS": "0", "PUNCTUAL_LEASE_SECONDS": "15"}
-            cluster = Cluster(folder, mongo.uri, DATABASE, valkey.url, dispatchers=2, executors=2, **limits)
+            cluster = Cluster(
+                folder,
+                mongo.uri,
+                DATABASE,
+                valkey.url,
+                dispatchers=2,
+                executors=2,
+                for_callers=1 if arguments.apart else 0,
+                **limits,
+            )
             try:
                 await cluster.start()
                 async with AsyncMongoClient[dict[str, Any]](mongo.uri) as client, open_api(cluster) as api:

@@ -77,6 +77,7 @@ async def _run(stage: Stage) -> None:
             stage.load_over.set()
             await asyncio.wait(lanes)
         await asyncio.gather(*(service.ready() for service in stage.cluster.services))
+        await load.reset_bad_host()
         await wait_final(database, len(load.expected), seconds=SETTLE_SECONDS)
         report = await check(
             database,

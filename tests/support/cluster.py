@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from punctual.v1 import execution_service_pb2_grpc, job_service_pb2_grpc
+from punctual.v1 import execution_service_pb2_grpc, job_service_pb2_grpc, target_host_service_pb2_grpc
 
 from tests.support.sink import Arrival, read_notes
 from tools.devstack.ports import free_ports
@@ -108,13 +108,16 @@ class Cluster:
         schedulers: int = 1,
         dispatchers: int = 1,
         executors: int = 1,
+        for_callers: int = 0,
         **settings: str,
     ) -> None:
+        """Take how many schedulers serve callers only, besides those that serve everybody."""
+        schedulers += for_callers
         self._folder = folder
         ports = free_ports(2 * schedulers + dispatchers + executors + 1)
         public, internal = ports[:schedulers], ports[schedulers : 2 * schedulers]
         rest = ports[2 * schedulers :]
-        internal_target = "ipv4:" + ",".join(f"{LOOPBACK}:{port}" for port in internal)
+        internal_target = "ipv4:" + ",".join(f"{LOOPBACK}:{port}" for port in internal[: schedulers - for_callers])
         shared = {
             "PUNCTUAL_MONGODB_URI": mongodb_uri,
             "PUNCTUAL_MONGODB_DATABASE": database,
@@ -159,7 +162,7 @@ class Cluster:
             )
             for index, port in enumerate(rest[dispatchers:-1])
         ]
-        self.public_addresses = [f"{LOOPBACK}:{port}" for port in public]
+        self.public_addresses = [f"{LOOPBACK}:{port}" for port in (public[-for_callers:] if for_callers else public)]
         self._notes = folder / "sink.jsonl"
         self._notes_from = 0
         self._sink_port = rest[-1]
@@ -225,6 +228,7 @@ class Api:
 
     jobs: job_service_pb2_grpc.JobServiceAsyncStub
     executions: execution_service_pb2_grpc.ExecutionServiceAsyncStub
+    target_hosts: target_host_service_pb2_grpc.TargetHostServiceAsyncStub
 
 
 @asynccontextmanager
@@ -234,5 +238,7 @@ async def open_api(cluster: Cluster) -> AsyncIterator[Api]:
     options = [("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')]
     async with aio.insecure_channel(target, options=options) as channel:
         yield Api(
-            job_service_pb2_grpc.JobServiceStub(channel), execution_service_pb2_grpc.ExecutionServiceStub(channel)
+            job_service_pb2_grpc.JobServiceStub(channel),
+            execution_service_pb2_grpc.ExecutionServiceStub(channel),
+            target_host_service_pb2_grpc.TargetHostServiceStub(channel),
         )

@@ -114,14 +114,21 @@ async def under_load(cluster: Cluster, path: str = "ok", *, per_second: int) -> 
 
 
 async def wait_final(database: AsyncDatabase[dict[str, Any]], count: int, *, seconds: float = 60) -> None:
-    """Wait until that many executions are final and none is not."""
+    """Wait until that many executions are final and none is not; a failure tells what some of the others wait for."""
+    live = {"state": {"$in": ["READY", "RUNNING"]}}
 
     async def all_final() -> bool:
         total = await database.executions.count_documents({})
-        live = await database.executions.count_documents({"state": {"$in": ["READY", "RUNNING"]}})
-        return total >= count and live == 0
+        return total >= count and await database.executions.count_documents(live) == 0
 
-    await wait_until(all_final, seconds=seconds, what=f"{count} final executions")
+    try:
+        await wait_until(all_final, seconds=seconds, what=f"{count} final executions")
+    except TimeoutError as error:
+        shown = ("state", "phase", "wait_reason", "wait_host", "wake_time", "attempt_number", "deferral_count")
+        left = [document async for document in database.executions.find(live, shown).limit(5)]
+        total = await database.executions.count_documents({})
+        error.add_note(f"at {datetime.now(UTC):%H:%M:%S} there are {total}, and not final are such as {left}")
+        raise
 
 
 def soon(seconds: float) -> datetime:
