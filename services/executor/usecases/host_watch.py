@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from libs.common.clock import Clock
 from libs.common.errors import ResourceExhaustedError, UnavailableError
@@ -28,6 +30,17 @@ ALERT_HITS = 3
 log = get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a gate told of itself last."""
+
+    summary: GateSummary
+    time: datetime
+    """When, by the scheduler's clock."""
+    told: float
+    """When it was queued to be reported last, on the monotonic clock."""
+
+
 class HostWatch:
     """The latest summaries, and which of them the scheduler does not know."""
 
@@ -38,14 +51,14 @@ class HostWatch:
         self._observer = observer
         self._clock = clock
         self._scheduler_clock = scheduler_clock
-        self._latest: OrderedDict[TargetKey, tuple[GateSummary, float]] = OrderedDict()
-        """With the instant at which it was queued to be reported last."""
+        self._latest: OrderedDict[TargetKey, _Seen] = OrderedDict()
         self._changed: OrderedDict[TargetKey, None] = OrderedDict()
 
     def told(self, notes: Sequence[tuple[TargetKey, Note]], after: Sequence[GateSummary]) -> None:
         """Take in where gates stand after they heard of attempts' ends."""
         for (target, note), summary in zip(notes, after, strict=True):
-            before = self._latest.get(target, (GateSummary(), 0.0))[0]
+            known = self._latest.get(target)
+            before = known.summary if known else GateSummary()
             if note.feedback.limited and summary.hits > before.hits:
                 self._limited(target, summary)
             if summary.circuit is not before.circuit:
@@ -70,8 +83,9 @@ class HostWatch:
         reported = list(self._changed)[:MAX_REPORTED]
         if not reported:
             return 0
-        now = self._scheduler_clock.now()
-        hosts = [ObservedHost(target, self._latest[target][0], now) for target in reported if target in self._latest]
+        seen = [(target, self._latest[target]) for target in reported if target in self._latest]
+        # As of when it was seen: another executor may have seen it change since, and have reported that already.
+        hosts = [ObservedHost(target, latest.summary, latest.time) for target, latest in seen]
         for target in reported:
             del self._changed[target]
         try:
@@ -84,11 +98,11 @@ class HostWatch:
     def _see(self, target: TargetKey, summary: GateSummary) -> None:
         known = self._latest.get(target)
         now = self._clock.monotonic()
-        told = now if known is None else known[1]
-        if known is None or known[0] != summary or now - told >= TOLD_AGAIN_SECONDS:
+        told = now if known is None else known.told
+        if known is None or known.summary != summary or now - told >= TOLD_AGAIN_SECONDS:
             self._changed[target] = None
             told = now
-        self._latest[target] = (summary, told)
+        self._latest[target] = _Seen(summary, self._scheduler_clock.now(), told)
         self._latest.move_to_end(target)
         if len(self._latest) > MAX_HOSTS:
             forgotten, _ = self._latest.popitem(last=False)
@@ -98,7 +112,8 @@ class HostWatch:
         """Tell the observer how hosts stand; a circuit that nobody has tried for long says nothing any more."""
         circuits: Counter[CircuitState] = Counter()
         closed = 0
-        for summary, _ in self._latest.values():
+        for latest in self._latest.values():
+            summary = latest.summary
             if summary.circuit is not CircuitState.CLOSED and summary.circuit_until + FORGOTTEN_AFTER > now:
                 circuits[summary.circuit] += 1
             closed += summary.closed_until > now

@@ -404,6 +404,14 @@ async def test_a_change_is_reported_once(watched: Watched) -> None:
     assert watched.observer.circuits == [CircuitState.OPEN]
 
 
+async def test_a_report_says_when_it_was_seen_not_when_it_is_made(watched: Watched, clock: FakeClock) -> None:
+    seen = clock.now()
+    watched.watch.asked([TARGET], [GateSummary()])
+    await clock.advance(3)
+    await watched.watch.run_once()
+    assert [host.observe_time for host in watched.service.hosts[0]] == [seen]
+
+
 async def test_a_host_without_a_change_is_told_of_again_after_an_hour(watched: Watched, clock: FakeClock) -> None:
     watched.watch.asked([TARGET], [GateSummary()])
     await watched.watch.run_once()
