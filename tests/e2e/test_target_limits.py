@@ -5,19 +5,17 @@ The window of a limit is shortened by `rate_window_seconds`; the rules are the s
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from grpc import aio
-from punctual.v1 import execution_service_pb2, job_pb2, target_host_service_pb2, target_host_service_pb2_grpc
+from punctual.v1 import execution_service_pb2, job_pb2, target_host_service_pb2
 from punctual.v1.target_host_pb2 import TargetHost
 from pymongo.asynchronous.database import AsyncDatabase
 
 from tests.e2e.conftest import StartCluster
 from tests.support.checker import check
-from tests.support.cluster import ORG, Cluster, open_api
+from tests.support.cluster import ORG, Api, Cluster, open_api
 from tests.support.load import create_burst, soon, wait_final
 from tools.devstack.waiting import wait_until
 
@@ -34,21 +32,13 @@ PATIENT = {"PUNCTUAL_LIMITS_CALL_SECONDS": "5", "PUNCTUAL_LEASE_SECONDS": "15"}
 ONCE = job_pb2.RetryPolicy(max_attempts=1)
 
 
-async def _hosts(cluster: Cluster, **request: Any) -> TargetHost:
-    """Set a limit of the sink's host, reset it without one, and return it as it is listed."""
-    host = cluster.target("").removeprefix("http://").rstrip("/")
-    async with aio.insecure_channel(cluster.public_addresses[0]) as channel:
-        stub = target_host_service_pb2_grpc.TargetHostServiceStub(channel)
-        if request:
-            limit = target_host_service_pb2.SetTargetHostLimitRequest(host=host, **request)
-            return await stub.SetTargetHostLimit(limit, metadata=ORG)
-        return await stub.ResetTargetHost(target_host_service_pb2.ResetTargetHostRequest(host=host), metadata=ORG)
+def _host(cluster: Cluster) -> str:
+    """Return the sink's host, with its port."""
+    return cluster.target("").removeprefix("http://").rstrip("/")
 
 
-async def _listed(cluster: Cluster) -> TargetHost:
-    async with aio.insecure_channel(cluster.public_addresses[0]) as channel:
-        stub = target_host_service_pb2_grpc.TargetHostServiceStub(channel)
-        answer = await stub.ListTargetHosts(target_host_service_pb2.ListTargetHostsRequest(), metadata=ORG)
+async def _listed(api: Api) -> TargetHost:
+    answer = await api.target_hosts.ListTargetHosts(target_host_service_pb2.ListTargetHostsRequest(), metadata=ORG)
     return answer.target_hosts[0] if answer.target_hosts else TargetHost()
 
 
@@ -62,8 +52,9 @@ async def test_a_limited_target_gets_its_rate_and_no_execution_pays_for_it(
     start_cluster: StartCluster, database: Database
 ) -> None:
     cluster = await start_cluster(executors=3, PUNCTUAL_RATE_WINDOW_SECONDS=str(WINDOW), **PATIENT)
-    await _hosts(cluster, max_requests_per_minute=LIMIT)
     async with open_api(cluster) as api:
+        limit = target_host_service_pb2.SetTargetHostLimitRequest(host=_host(cluster), max_requests_per_minute=LIMIT)
+        await api.target_hosts.SetTargetHostLimit(limit, metadata=ORG)
         expected = await create_burst(api, cluster.target("ok"), JOBS, soon(4))
         await cluster.wait_arrivals(LIMIT)
 
@@ -109,7 +100,7 @@ async def test_an_open_circuit_is_shown_costs_no_attempt_and_is_reset_by_hand(
         await cluster.wait_arrivals(10)
 
         async def shown() -> bool:
-            host = await _listed(cluster)
+            host = await _listed(api)
             return host.circuit == TargetHost.CIRCUIT_OPEN and host.wait_reason == "CIRCUIT_OPEN"
 
         await wait_until(shown, seconds=10, what="the open circuit in ListTargetHosts")
@@ -121,8 +112,8 @@ async def test_an_open_circuit_is_shown_costs_no_attempt_and_is_reset_by_hand(
             return await database.executions.count_documents(deferred) == len(ids)
 
         await wait_until(all_deferred, seconds=10, what="the deferrals by the circuit")
-        await asyncio.sleep(0)
-        reset = await _hosts(cluster)
+        request = target_host_service_pb2.ResetTargetHostRequest(host=_host(cluster))
+        reset = await api.target_hosts.ResetTargetHost(request, metadata=ORG)
         assert (reset.circuit, reset.reset_count) == (TargetHost.CIRCUIT_UNSPECIFIED, 1)
         # Long before the circuit would have let them through.
         await wait_final(database, 30, seconds=20)
