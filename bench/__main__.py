@@ -18,7 +18,7 @@ from bench import report
 from bench.measure import append_line
 from bench.peers import running
 from bench.runs import Run
-from bench.scenarios import SCENARIOS
+from bench.scenarios import ONLY_BY_NAME, SCENARIOS
 
 OUT = Path(__file__).parent / "out"
 
@@ -26,7 +26,7 @@ OUT = Path(__file__).parent / "out"
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"scenarios; all without a name: {', '.join(SCENARIOS)}")
+    parser.add_argument("names", nargs="*", help=f"scenarios: {', '.join(SCENARIOS)}; all short ones without a name")
     parser.add_argument("--quick", action="store_true", help="smaller loads, under two minutes in all")
     parser.add_argument("--rounds", type=int, default=1, help="the report shows medians over so many")
     parser.add_argument("--no-peers", action="store_true", help="leave the other schedulers out")
@@ -87,7 +87,7 @@ async def _run_once(arguments: argparse.Namespace, number: int, lines: Path, *, 
 
 
 def _chosen(names: Sequence[str]) -> Sequence[str]:
-    return names or list(SCENARIOS)
+    return names or [name for name in SCENARIOS if name not in ONLY_BY_NAME]
 
 
 def _about(arguments: argparse.Namespace, seconds: float) -> str:

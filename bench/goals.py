@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from bench.measure import Result
 
 Medians = Mapping[tuple[str, str], Result]
+STORES = ("mongod", "valkey")
+FLAT = 1.0
+"""Megabytes by which a process may grow that counts as flat: noise of the allocator."""
 Row = tuple[str, str, str, bool]
 """What is measured, the goal, the figure, and whether it is reached."""
 
@@ -40,6 +43,7 @@ def _lag(medians: Medians) -> Iterator[Row]:
         ("steady-300", {"99": 5.0}),
         ("recurring-same", {}),
         ("recurring-spread", {"50": 1.0, "99": 3.0}),
+        ("soak", {"50": 1.0, "99": 3.0}),
         ("mixed", {"99": 5.0}),
     ):
         one = medians.get((name, "punctual"))
@@ -86,10 +90,19 @@ def _growth(medians: Medians) -> Iterator[Row]:
         if still:
             percent = still.extra["cpu_percent_all"]
             yield f"{name}: CPU of all, percent of a core", "< 3", f"{percent:.1f}", percent < 3
+    soak = medians.get(("soak", "punctual"))
+    if soak:
+        hourly = {name: grown for name, grown in soak.extra["megabytes_an_hour"].items() if name not in STORES}
+        minutes = round(soak.seconds / 60)
+        yield _most(
+            f"soak: growth of the service that grew most, MB in {minutes} minutes",
+            max(hourly.values()) * minutes / 60,
+            FLAT,
+        )
     start = medians.get(("idle", "punctual"))
     if start:
         sizes = start.extra["resident_megabytes"]
-        ours = max(size for process, size in sizes.items() if process not in ("mongod", "valkey"))
+        ours = max(size for process, size in sizes.items() if process not in STORES)
         yield "idle: memory of the largest service, MB", "< 150", str(ours), ours < 150
 
 

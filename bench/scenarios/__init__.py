@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.runs import Scenario
-from bench.scenarios import api, burst, ceiling, create, growth, idle, mixed, recurring, steady
+from bench.scenarios import api, burst, ceiling, create, growth, idle, mixed, recurring, soak, steady
 
 SCENARIOS: dict[str, Scenario] = {
     "burst": burst.run,
@@ -15,4 +15,7 @@ SCENARIOS: dict[str, Scenario] = {
     "growth": growth.run,
     "recurring": recurring.run,
     "api": api.run,
+    "soak": soak.run,
 }
+ONLY_BY_NAME = frozenset({"soak"})
+"""What takes too long to run with all others."""

@@ -26,9 +26,7 @@ async def run(run: Run) -> list[Result]:
         spread = await create(
             system, [cron_job(f"spread-{n}", target, "* * * * *", jitter_seconds=SPREAD_SECONDS) for n in range(count)]
         )
-        first = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
-        if (first - datetime.now(UTC)).total_seconds() < GRACE_SECONDS:
-            first += timedelta(minutes=1)
+        first = next_minute()
         minutes = run.size(3, 1)
         until = first + timedelta(minutes=minutes) if not run.quick else first + timedelta(seconds=15)
         await sleep_until(first - timedelta(seconds=2))
@@ -36,7 +34,7 @@ async def run(run: Run) -> list[Result]:
         await sleep_until(until + timedelta(seconds=GRACE_SECONDS))
         meter.stop()
         notes = await system.sink.take_notes()
-        due = await _due(system, first, until)
+        due = await due_of(system, first, until)
         named = {"recurring-same": _of(same, due), "recurring-spread": _of(spread, due)}
         expected = {"recurring-same": minutes * count, "recurring-spread": None if run.quick else minutes * count}
         results = []
@@ -54,12 +52,18 @@ async def run(run: Run) -> list[Result]:
         return results
 
 
+def next_minute() -> datetime:
+    """Return the next whole minute that leaves time for what is due on it to be acquired."""
+    first = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    return first if first - datetime.now(UTC) >= timedelta(seconds=GRACE_SECONDS) else first + timedelta(minutes=1)
+
+
 def _of(jobs: list[job_pb2.Job], due: dict[str, int]) -> dict[str, int]:
     ids = {job.job_id for job in jobs}
     return {execution_id: at for execution_id, at in due.items() if execution_id.rpartition("-")[0] in ids}
 
 
-async def _due(system: System, first: datetime, until: datetime) -> dict[str, int]:
+async def due_of(system: System, first: datetime, until: datetime) -> dict[str, int]:
     """Return when each execution of the measured time is due, in nanoseconds since the epoch."""
     query = {"fire_time": {"$gte": first, "$lt": until}, "due_time": {"$lt": until}}
     cursor = system.database.executions.find(query, {"due_time": 1})

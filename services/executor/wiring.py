@@ -23,6 +23,7 @@ from services.executor.usecases.executor import Duty, Executor
 from services.executor.usecases.fetch_status import FetchStatus
 from services.executor.usecases.held_attempts import HeldAttempts
 from services.executor.usecases.host_watch import HostWatch
+from services.executor.usecases.instants import Instants
 from services.executor.usecases.intake import Intake
 from services.executor.usecases.lease_keeper import CHECK_INTERVAL_SECONDS, LeaseKeeper
 from services.executor.usecases.poller import Poller
@@ -93,6 +94,7 @@ def wire(
         answers=AnswerDelivery(ports.service, clock, settings.upload_patience_seconds),
         reports=reports,
         observer=ports.observer,
+        instants=Instants(ports.scheduler_clock, ports.make_alarm),
         clock=clock,
         scheduler_clock=ports.scheduler_clock,
     )

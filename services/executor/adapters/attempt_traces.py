@@ -27,8 +27,10 @@ from services.executor.usecases.ports import (
     GrantBatch,
     ObservedHost,
     PollMode,
+    Release,
     ReportVerdict,
     TargetCaller,
+    at_once,
 )
 
 MAX_OPEN = 20_000
@@ -92,17 +94,17 @@ class _TracedCaller:
         self._traces = traces
         self._caller = caller
 
-    async def call(self, grant: Grant, progress: CallProgress) -> CallResult:
-        """Record the wait that is over, and make the POST under a span of its own."""
+    async def call(self, grant: Grant, progress: CallProgress, release: Release = at_once) -> CallResult:
+        """Record the wait, which ends at the due instant, and make the POST under a span of its own."""
         attempt = self._traces.find(grant.lease)
         if attempt is None:
-            return await self._caller.call(grant, progress)
-        tracer, start = self._traces.tracer, time.time_ns()
+            return await self._caller.call(grant, progress, release)
+        tracer, start = self._traces.tracer, max(time.time_ns(), round(grant.due_time.timestamp() * 1e9))
         record_span(tracer, "wait", attempt.context, (attempt.granted_nanos, start), {})
         attributes = {**_ids(grant), "http.request.method": "POST", "server.address": _host(grant.request.url)}
         span = tracer.start_span("POST", attempt.context, kind=SpanKind.CLIENT, start_time=start, attributes=attributes)
         try:
-            call = await self._caller.call(replace(grant, trace_parent=format_trace_parent(span)), progress)
+            call = await self._caller.call(replace(grant, trace_parent=format_trace_parent(span)), progress, release)
             if call.status_code:
                 span.set_attribute("http.response.status_code", call.status_code)
             if call.error_reason:
@@ -115,7 +117,8 @@ class _TracedCaller:
                 span.set_status(Status(StatusCode.ERROR))
             return call
         finally:
-            span.end()
+            # What failed while it got ready ends as it would have begun.
+            span.end(max(time.time_ns(), start))
 
 
 class _TracedService:

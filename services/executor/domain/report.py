@@ -36,9 +36,9 @@ class CallProgress:
     """How far a call has come, kept up to date while it runs, so that an abort at any await knows what to report."""
 
     start_time: datetime | None = None
-    """When the call began; None: it never did."""
+    """When the request could leave; None: it never could."""
     may_be_sent: bool = False
-    """A connection stood, so bytes of the request may have left; never goes back to False."""
+    """A connection stood at its instant, so bytes of the request may have left; never goes back to False."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,8 @@
 """Carries out one held attempt: makes the call, keeps the answer safe, hands in the report, tells the attempt's gate.
 
+A call begins ahead of its instant, and everything but the request itself may happen before: at the instant the request
+is built and its connection stands. What fails meanwhile is told at the instant.
+
 Every way out ends in exactly one of two: a report in the batcher, or, when the lease is not ours any more, in letting
 go without a word. An attempt whose lease ran out before its POST is never started: somebody else may be making that
 POST.
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
@@ -27,6 +30,7 @@ from services.executor.domain.report import (
 from services.executor.usecases.admission_queue import AdmissionQueue
 from services.executor.usecases.answer_delivery import AnswerDelivery
 from services.executor.usecases.held_attempts import Abort, Held, Phase
+from services.executor.usecases.instants import Instants
 from services.executor.usecases.ports import ExecutorObserver, SchedulerClock, TargetCaller
 from services.executor.usecases.report_batcher import ReportBatcher
 
@@ -44,6 +48,7 @@ class AttemptRunner:
         answers: AnswerDelivery,
         reports: ReportBatcher,
         observer: ExecutorObserver,
+        instants: Instants,
         clock: Clock,
         scheduler_clock: SchedulerClock,
     ) -> None:
@@ -52,11 +57,12 @@ class AttemptRunner:
         self._answers = answers
         self._reports = reports
         self._observer = observer
+        self._instants = instants
         self._clock = clock
         self._scheduler_clock = scheduler_clock
 
     def start(self, held: Held, free_slot: Callable[[], None]) -> None:
-        """Start an attempt whose due instant has come and that has a request slot."""
+        """Start an attempt whose instant is near and that has a request slot."""
         held.phase = Phase.CALLING
         held.task = asyncio.create_task(self._run(held, free_slot))
 
@@ -78,7 +84,8 @@ class AttemptRunner:
     async def _run(self, held: Held, free_slot: Callable[[], None]) -> None:
         call: CallResult | None = None
         try:
-            if self._clock.monotonic() >= held.expires:
+            ahead = max(held.start_time - self._scheduler_clock.now(), timedelta())
+            if self._clock.monotonic() + ahead.total_seconds() >= held.expires:
                 # Handed back, unless it has been taken over: an executor too slow to send has lost nothing, and five
                 # losses would end the execution.
                 held.abort = Abort.EXPIRED
@@ -102,12 +109,19 @@ class AttemptRunner:
     async def _call(self, held: Held) -> CallResult:
         """Make the call; its gate hears of its end whatever comes of it."""
         grant, progress = held.grant, held.progress
+        instant = held.start_time
+
+        async def release() -> None:
+            await self._instants.wait_for(instant)
+            progress.start_time = self._scheduler_clock.now()
+            limited = held.waits_since is not None or instant > grant.due_time
+            self._observer.started((progress.start_time - grant.due_time).total_seconds(), limited=limited)
+
         call: CallResult | None = None
         try:
-            progress.start_time = self._scheduler_clock.now()
-            limited = held.waits_since is not None or held.start_time > grant.due_time
-            self._observer.started((progress.start_time - grant.due_time).total_seconds(), limited=limited)
-            call = await self._caller.call(grant, progress)
+            call = await self._caller.call(grant, progress, release)
+            if progress.start_time is None:
+                await release()
         except Exception:
             # A bug of ours must not lose the attempt: it is told as what is certain, and the scheduler retries or not.
             log.exception("attempt.failed_inside", execution_id=grant.lease.execution_id)

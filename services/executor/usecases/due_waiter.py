@@ -1,10 +1,9 @@
-"""Starts each attempt at its instant, which is its due time or its slot within a limit: never early, oldest first, no
+"""Starts each attempt shortly before its instant, which is its due time or its slot within a limit: oldest first, no
 more at a time than there are request slots, and no more of an org than its share of them.
 
-One heap and one alarm serve all waiting attempts, so that the process wakes once for each distinct due instant,
-however many attempts share it. The alarm is only a hint: the clock is asked again at every ring, an early ring is set
-anew, and a long wait is cut into naps, so that a step of the wall clock or a new clock correction is noticed within a
-second.
+What an attempt does before its instant is getting ready, down to a connection that stands; its runner holds back the
+request itself. One heap and one alarm serve all waiting attempts, so that the process wakes once for those that are
+due together, however many they are.
 
 What is due and finds no slot waits here, and the org that has the fewest slots is served next. What waits long because
 its org's share is used up is given away by `turned_away`, or it would keep others out of this executor's bounded room.
@@ -21,15 +20,19 @@ from datetime import datetime, timedelta
 
 from services.executor.domain.org_slots import OrgSlots
 from services.executor.usecases.held_attempts import Held
+from services.executor.usecases.instants import InstantAlarm
 from services.executor.usecases.ports import AlarmFactory, SchedulerClock
 
 StartAttempt = Callable[[Held, Callable[[], None]], None]
 """Starts an attempt; the second argument gives its request slot back, to be called once."""
 
-LONGEST_NAP = timedelta(seconds=1)
+HEAD_START = timedelta(milliseconds=100)
+"""How long before its instant an attempt starts: enough to connect. As gates are asked no sooner, whatever they let
+through for its due time starts with their answer, and wakes nobody for it."""
+AHEAD_A_TURN = 4
+"""How many attempts start ahead of their instant in one turn of the event loop, which others may be due in."""
 PATIENCE = timedelta(seconds=2)
 """How long a due attempt waits here for its org to have a slot again."""
-_SHORTEST_NAP = timedelta(microseconds=20)
 
 
 class DueWaiter:
@@ -52,8 +55,7 @@ class DueWaiter:
         self._heap: list[tuple[datetime, int, Held]] = []
         self._due: dict[str, list[tuple[datetime, int, Held]]] = {}
         """What is due and has no slot yet, a heap for each org."""
-        self._rings_at: datetime | None = None
-        self._alarm = make_alarm(self._ring)
+        self._alarm = InstantAlarm(make_alarm, self._advance)
 
     @property
     def running(self) -> int:
@@ -61,7 +63,7 @@ class DueWaiter:
         return self._slots.taken
 
     def add(self, attempts: Iterable[Held]) -> None:
-        """Hold these back; what is due already starts before this returns, what is aborted meanwhile never does."""
+        """Hold these back; what is due by now starts before this returns, what is aborted meanwhile never does."""
         for held in attempts:
             heapq.heappush(self._heap, (held.start_time, next(self._order), held))
         self._advance()
@@ -79,13 +81,14 @@ class DueWaiter:
                 del self._due[org_id]
         return away
 
-    def _ring(self) -> None:
-        self._rings_at = None
-        self._advance()
-
     def _advance(self) -> None:
         now = self._clock.now()
-        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].abort is not None):
+        ahead = 0
+        while self._heap and (self._heap[0][0] <= now + HEAD_START or self._heap[0][2].abort is not None):
+            if self._heap[0][0] > now:
+                if ahead == AHEAD_A_TURN:
+                    break
+                ahead += 1
             item = heapq.heappop(self._heap)
             if item[2].abort is None:
                 heapq.heappush(self._due.setdefault(item[2].grant.org_id, []), item)
@@ -108,25 +111,19 @@ class DueWaiter:
         return None
 
     def _begin(self, held: Held, now: datetime) -> None:
-        org_id = held.grant.org_id
+        org_id, began = held.grant.org_id, max(now, held.start_time)
 
         def slot_freed() -> None:
             ended = self._clock.now()
-            self._slots.free(org_id, max((ended - now).total_seconds(), 0.0), ended)
+            self._slots.free(org_id, max((ended - began).total_seconds(), 0.0), ended)
             self._advance()
 
         self._slots.take(org_id)
         self._start(held, slot_freed)
 
     def _set_alarm(self, now: datetime) -> None:
-        """Set the alarm for the first due instant; not while every slot is taken, since a freed slot looks anyway."""
+        """Set the alarm for the first start; not while every slot is taken, since a freed slot looks anyway."""
         if not self._heap or self._slots.all_taken:
-            if self._rings_at is not None:
-                self._alarm.cancel()
-                self._rings_at = None
-            return
-        rings_at = min(self._heap[0][0], now + LONGEST_NAP)
-        if self._rings_at is not None and now < self._rings_at <= rings_at:
-            return
-        self._rings_at = rings_at
-        self._alarm.set(max(rings_at - now, _SHORTEST_NAP).total_seconds())
+            self._alarm.cancel()
+        else:
+            self._alarm.set(max(self._heap[0][0] - HEAD_START, now), now)

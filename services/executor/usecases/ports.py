@@ -7,7 +7,7 @@ or not the first one had an effect: every call here is idempotent by request id,
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -160,11 +160,22 @@ AlarmFactory = Callable[[Callable[[], None]], Alarm]
 """Makes an alarm that calls the given function when it rings."""
 
 
+Release = Callable[[], Awaitable[None]]
+"""Returns at the instant from which a request may leave."""
+
+
+async def at_once() -> None:
+    """Let a request leave without a wait."""
+
+
 class TargetCaller(Protocol):
     """Makes the POST. Every failure is a result; only cancellation is raised."""
 
-    async def call(self, grant: Grant, progress: CallProgress) -> CallResult:
-        """Carry out the attempt's POST, keeping `progress` up to date, so that an abort knows what happened."""
+    async def call(self, grant: Grant, progress: CallProgress, release: Release = at_once) -> CallResult:
+        """Carry out the attempt's POST, keeping `progress` up to date, so that an abort knows what happened.
+
+        All that comes before the request's first byte is done ahead; then `release` is awaited, once.
+        """
         ...
 
 

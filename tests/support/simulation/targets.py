@@ -24,7 +24,7 @@ from services.executor.domain.gate_values import (
     Verdict,
 )
 from services.executor.domain.report import CallProgress, CallResult, Result
-from services.executor.usecases.ports import GateAnswers
+from services.executor.usecases.ports import GateAnswers, Release, at_once
 from tests.support.simulation.kernel import Handle, Kernel, ProcessLoop
 from tests.support.simulation.plan import FAIR, Weather
 
@@ -68,8 +68,9 @@ class Caller:
         self._executor = executor
         self._sleep = sleep
 
-    async def call(self, grant: Grant, progress: CallProgress) -> CallResult:
+    async def call(self, grant: Grant, progress: CallProgress, release: Release = at_once) -> CallResult:
         rng, weather = self._targets.rng, self._targets.weather
+        await release()
         post = self._targets.started(grant, self._executor)
         await self._sleep(0.001 + 0.01 * rng.random())
         bad = rng.random() < weather.target_bad

@@ -31,7 +31,9 @@ from services.executor.usecases.ports import (
     GrantBatch,
     ObservedHost,
     PollMode,
+    Release,
     ReportVerdict,
+    at_once,
 )
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -178,10 +180,15 @@ class FakeTarget:
     answer: CallResult = ANSWERED
     started: list[tuple[str, datetime]] = field(default_factory=list)
     sends: bool = True
+    connects: bool = True
+    """False: it answers before the request could leave."""
     error: Exception | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def call(self, grant: Grant, progress: CallProgress) -> CallResult:
+    async def call(self, grant: Grant, progress: CallProgress, release: Release = at_once) -> CallResult:
+        if not self.connects:
+            return self.answer
+        await release()
         self.started.append((grant.lease.execution_id, self.clock.now()))
         progress.may_be_sent = self.sends
         if self.error is not None:

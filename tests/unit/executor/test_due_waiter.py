@@ -1,4 +1,4 @@
-"""Never early, oldest first, one ring for each distinct instant, no more at a time than there are slots."""
+"""Started ahead by the head start, oldest first, one ring for an instant, no more at a time than there are slots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from libs.common.testing.fake_clock import FakeClock
-from services.executor.usecases.due_waiter import DueWaiter
+from services.executor.usecases.due_waiter import AHEAD_A_TURN, HEAD_START, DueWaiter
 from services.executor.usecases.held_attempts import Abort, Held
 from tests.unit.executor.fake_ports import T0, FakeAlarm, due_in, make_grant
 
@@ -41,7 +41,7 @@ class Bench:
         return self.alarms[-1]
 
     def _start(self, held: Held, free_slot: Callable[[], None]) -> None:
-        assert held.grant.due_time <= self.clock.now()
+        assert held.grant.due_time - HEAD_START <= self.clock.now()
         self.started.append(held.lease.execution_id)
         self.slots.append(free_slot)
 
@@ -50,13 +50,23 @@ def test_what_is_due_starts_at_once_and_the_rest_waits() -> None:
     bench = Bench()
     bench.add(("now", 0), ("late", -5), ("soon", 0.25))
     assert bench.started == ["late", "now"]
-    assert bench.alarm.seconds == pytest.approx(0.25)
+    assert bench.alarm.seconds == pytest.approx(0.15)
+
+
+def test_what_is_near_starts_ahead_and_only_a_few_in_one_turn() -> None:
+    bench = Bench()
+    near = [(f"e{n}", 0.05 + n / 1000) for n in range(AHEAD_A_TURN + 1)]
+    bench.add(("due", 0), *near)
+    assert bench.started == ["due", *(name for name, _ in near[:-1])]
+    assert bench.alarm.seconds == pytest.approx(0, abs=0.001)
+    bench.alarm.ring()
+    assert bench.started[-1] == near[-1][0]
 
 
 def test_an_early_ring_starts_nothing_and_is_set_anew() -> None:
     bench = Bench()
     bench.add(("a", 0.25))
-    bench.pass_time(0.2499)
+    bench.pass_time(0.1499)
     bench.alarm.ring()
     assert bench.started == []
     assert bench.alarm.seconds == pytest.approx(0.0001)
@@ -78,9 +88,9 @@ def test_the_alarm_moves_only_for_an_earlier_instant() -> None:
     bench = Bench()
     bench.add(("b", 0.5))
     bench.add(("c", 0.7))
-    assert (bench.alarm.settings, bench.alarm.seconds) == (1, pytest.approx(0.5))
+    assert (bench.alarm.settings, bench.alarm.seconds) == (1, pytest.approx(0.4))
     bench.add(("a", 0.3))
-    assert (bench.alarm.settings, bench.alarm.seconds) == (2, pytest.approx(0.3))
+    assert (bench.alarm.settings, bench.alarm.seconds) == (2, pytest.approx(0.2))
 
 
 def test_a_long_wait_is_cut_into_naps_so_that_a_clock_step_is_noticed() -> None:
@@ -103,7 +113,7 @@ def test_a_clock_that_goes_back_delays_and_never_hurries() -> None:
 
 def test_no_more_start_than_there_are_slots_and_freed_slots_go_to_the_oldest() -> None:
     bench = Bench(concurrency=2)
-    bench.add(("c", -1), ("a", -3), ("b", -2), ("d", 0.1))
+    bench.add(("c", -1), ("a", -3), ("b", -2), ("d", 0.2))
     assert (bench.started, bench.waiter.running) == (["a", "b"], 2)
     assert bench.alarm.seconds is None
     bench.slots[0]()
@@ -114,7 +124,7 @@ def test_no_more_start_than_there_are_slots_and_freed_slots_go_to_the_oldest() -
 
 def test_an_aborted_attempt_never_starts() -> None:
     bench = Bench()
-    first, _ = bench.add(("a", 0.1), ("b", 0.2))
+    first, _ = bench.add(("a", 0.2), ("b", 0.3))
     first.abort = Abort.LOST
     bench.pass_time(0.2)
     bench.alarm.ring()

@@ -110,6 +110,18 @@ async def test_a_delivered_execution_is_posted_on_the_dot_reported_and_acknowled
     assert bench.acknowledged() == {"e1"}
 
 
+async def test_what_fails_while_it_gets_ready_is_told_at_its_instant(start: Start) -> None:
+    bench = start()
+    bench.target.connects, bench.target.answer = False, CallResult(Result.NOT_SENT, error_reason="CONNECT_FAILED")
+    await settle()
+    bench.deliver("e1", due=1.25)
+    await bench.pass_time(1.249)
+    assert bench.service.told == {}
+    await bench.pass_time(0.1)
+    report = bench.service.told["e1"]
+    assert (report.result, report.start_time, report.end_time) == (Result.NOT_SENT, due_in(1.25), due_in(1.25))
+
+
 async def test_what_is_late_on_the_stream_is_not_polled_for_as_well(start: Start) -> None:
     bench = start()
     await bench.pass_time(1)

@@ -1,8 +1,9 @@
 """How far one call has come, and its timer: the first byte and the whole answer are phases of the same deadline.
 
-The total counts from the start over all redirects, down to the last byte, so that an answer that trickles cannot
-outlive it. The connect timeout is aiohttp's own, which arms it only when no pooled connection is free. The connector
-finds the call it works for in a context variable: aiohttp has no other way that costs nothing.
+The total counts from the instant at which the request may leave, over all redirects, down to the last byte, so that an
+answer that trickles cannot outlive it. The connect timeout is aiohttp's own, which arms it only when no pooled
+connection is free. The connector finds the call it works for in a context variable: aiohttp has no other way that costs
+nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import enum
 from contextvars import ContextVar
 
 from services.executor.domain.report import CallProgress
+from services.executor.usecases.ports import Release
 
 
 class Phase(enum.Enum):
@@ -26,12 +28,17 @@ class Phase(enum.Enum):
 
 
 class Exchange:
-    """One call's state; `timer` runs to `deadline` and is moved only where a phase may not take that long."""
+    """One call's state; `timer` runs to the deadline and is moved only where a phase may not take that long."""
 
-    def __init__(self, progress: CallProgress, timer: asyncio.Timeout, deadline: float, first_byte: float) -> None:
+    def __init__(
+        self, progress: CallProgress, timer: asyncio.Timeout, release: Release, *, total: float, first_byte: float
+    ) -> None:
+        """Take the timeouts in seconds."""
         self._progress = progress
         self._timer = timer
-        self._deadline = deadline
+        self._release: Release | None = release
+        self._total = total
+        self._deadline = asyncio.get_running_loop().time() + total
         self._first_byte = first_byte
         self.host = ""
         """The host name being dialled, by which the address guard's allow-list may go."""
@@ -42,13 +49,23 @@ class Exchange:
         self.host = host
         self.phase = Phase.CONNECTING
 
-    def connection_stands(self) -> None:
+    async def wait_for_release(self) -> bool:
+        """Wait, over a connection that stands, until the request may leave; return whether there was a wait."""
+        if self._release is None:
+            return False
+        release, self._release = self._release, None
+        # The timer is for what the target takes, and we are early on our own account.
+        self._timer.reschedule(None)
+        await release()
+        self._deadline = asyncio.get_running_loop().time() + self._total
+        return True
+
+    def leaving(self) -> None:
         """Note that the request leaves from now on; the head of the answer must come within the first-byte timeout."""
         self.phase = Phase.SENT
         self._progress.may_be_sent = True
         limit = asyncio.get_running_loop().time() + self._first_byte
-        if limit < self._deadline:
-            self._timer.reschedule(limit)
+        self._timer.reschedule(min(limit, self._deadline))
 
     def answering(self) -> None:
         """Note that the head of the answer came; only the total limits the rest."""

@@ -95,7 +95,7 @@ class GuardedResolver(AbstractResolver):
 
 
 class GuardedConnector(TCPConnector):
-    """A pooled connector that dials permitted addresses only, and tells each call when its connection stands."""
+    """A pooled connector that dials permitted addresses only, and hands out a connection when the request may leave."""
 
     def __init__(
         self,
@@ -121,9 +121,19 @@ class GuardedConnector(TCPConnector):
         )
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
-        """Return a connection from the pool, or a new one."""
+        """Return a connection from the pool, or a new one, at the instant at which the request may leave."""
+        exchange = current_exchange.get()
         connection = await super().connect(req, traces, timeout)
-        current_exchange.get().connection_stands()
+        try:
+            waited = await exchange.wait_for_release()
+        except BaseException:
+            connection.release()
+            raise
+        if waited and (connection.protocol is None or not connection.protocol.is_connected()):
+            # The target closed it while it was held for the instant; nothing of the request has left.
+            connection.close()
+            connection = await super().connect(req, traces, timeout)
+        exchange.leaving()
         return connection
 
     def _open_socket(self, info: tuple[Any, ...]) -> socket.socket:

@@ -36,6 +36,7 @@ from services.executor.domain.request_headers import (
 )
 from services.executor.domain.secret_mask import SecretMask
 from services.executor.domain.target_url import BadUrlError, TargetUrl, parse_target_url, redirect_target
+from services.executor.usecases.ports import Release, at_once
 
 _GONE = 410
 _STOP_HEADER = "punctual-stop"
@@ -67,7 +68,7 @@ class HttpTargetCaller:
         self._clock = clock
         self._user_agent = user_agent
 
-    async def call(self, grant: Grant, progress: CallProgress) -> CallResult:
+    async def call(self, grant: Grant, progress: CallProgress, release: Release = at_once) -> CallResult:
         """Carry out the attempt's POST."""
         request = grant.request
         try:
@@ -76,16 +77,17 @@ class HttpTargetCaller:
             return CallResult(Result.NOT_SENT, error_reason="BAD_URL", error_message=str(error))
         except BadHeaderError as error:
             return CallResult(Result.NOT_SENT, error_reason="BAD_HEADER", error_message=str(error))
-        start = progress.start_time or self._clock.now()
+        start = max(self._clock.now(), grant.due_time)
         route = _Route(
             url,
             request_headers(grant, user, start, self._user_agent),
             elsewhere=lambda: lines_for_any_origin(grant, user, start, self._user_agent),
         )
         mask = SecretMask(user)
-        deadline = asyncio.get_running_loop().time() + request.total_timeout
-        timer = asyncio.timeout_at(deadline)
-        exchange = Exchange(progress, timer, deadline, request.first_byte_timeout)
+        timer = asyncio.timeout(request.total_timeout)
+        exchange = Exchange(
+            progress, timer, release, total=request.total_timeout, first_byte=request.first_byte_timeout
+        )
         current_exchange.set(exchange)
         try:
             async with timer:
