@@ -31,6 +31,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1, help="the report shows medians over so many")
     parser.add_argument("--no-peers", action="store_true", help="leave the other schedulers out")
     parser.add_argument("--growth-jobs", type=int, default=0, help="jobs that growth loads; default 200,000")
+    parser.add_argument("--append", action="store_true", help="add to the results that are there")
     parser.add_argument("--out", type=Path, default=OUT, help="where results go")
     parser.add_argument("--page", type=Path, help="a page whose figures are written anew, such as docs/performance.md")
     arguments = parser.parse_args()
@@ -48,7 +49,8 @@ async def main() -> None:
         print(f"the peers are left out: there is no {running.PYTHON}; `make bench` makes it", file=sys.stderr)
     arguments.out.mkdir(parents=True, exist_ok=True)
     lines = arguments.out / "results.jsonl"
-    lines.unlink(missing_ok=True)
+    if not arguments.append:
+        lines.unlink(missing_ok=True)
     began = time.monotonic()
     failed = 0
     for number in range(1, arguments.rounds + 1):
@@ -95,7 +97,7 @@ def _about(arguments: argparse.Namespace, seconds: float) -> str:
     kind = "quick, small loads" if arguments.quick else "full"
     cores, load = os.cpu_count(), os.getloadavg()[1]
     return (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {kind}; {arguments.rounds} rounds, {seconds:.0f} s in all; "
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {kind}; the last part took {seconds:.0f} s; "
         f"{cores} cores, Python {platform.python_version()}; load average of five minutes at the end {load:.1f}. "
         "Stores, services and the target share the machine. Lags in milliseconds; CPU is user and system time of all "
         "services and stores, without the target."

@@ -14,12 +14,23 @@ Row = tuple[str, str, str, bool]
 """What is measured, the goal, the figure, and whether it is reached."""
 
 
+ARQ_MILLIS = 1.05
+"""CPU of an execution by arq in the burst, where the goals in milliseconds and in jobs a second were set."""
+
+
 def table(medians: Medians) -> list[str]:
-    """Return the goals of which there are figures, as a table."""
+    """Return the goals of which there are figures, as a table, and how fast this machine is."""
     rows = ["| measured | goal | figure | reached |", "|---|---|---|---|"]
     rows += [
         f"| {what} | {goal} | {figure} | {'yes' if ok else '**no**'} |" for what, goal, figure, ok in _rows(medians)
     ]
+    arq = medians.get(("burst", "arq"))
+    if arq:
+        cost = arq.cpu_millis_each
+        told = (
+            f"In the same rounds an execution cost arq {cost:.2f} ms, {cost / ARQ_MILLIS:.1f} times what it cost where"
+        )
+        rows += ["", f"{told} the goals in milliseconds and in jobs a second were set."]
     return rows
 
 
