@@ -8,8 +8,8 @@ from bench.measure import Result
 
 Medians = Mapping[tuple[str, str], Result]
 STORES = ("mongod", "valkey")
-FLAT = 1.0
-"""Megabytes by which a process may grow that counts as flat: noise of the allocator."""
+FLAT = 5.0
+"""Percent by which a process may grow that count as flat: noise of the allocator."""
 Row = tuple[str, str, str, bool]
 """What is measured, the goal, the figure, and whether it is reached."""
 
@@ -103,13 +103,10 @@ def _growth(medians: Medians) -> Iterator[Row]:
             yield f"{name}: CPU of all, percent of a core", "< 3", f"{percent:.1f}", percent < 3
     soak = medians.get(("soak", "punctual"))
     if soak:
-        hourly = {name: grown for name, grown in soak.extra["megabytes_an_hour"].items() if name not in STORES}
-        minutes = round(soak.seconds / 60)
-        yield _most(
-            f"soak: growth of the service that grew most, MB in {minutes} minutes",
-            max(hourly.values()) * minutes / 60,
-            FLAT,
-        )
+        first, hourly = soak.extra["megabytes_at_first"], soak.extra["megabytes_an_hour"]
+        hours = soak.seconds / 3600
+        grown = max(100 * hourly[name] * hours / first[name] for name in first if name not in STORES)
+        yield _most(f"soak: growth of the service that grew most in {60 * hours:.0f} minutes, percent", grown, FLAT)
     start = medians.get(("idle", "punctual"))
     if start:
         sizes = start.extra["resident_megabytes"]

@@ -111,11 +111,13 @@ class AttemptRunner:
         grant, progress = held.grant, held.progress
         instant = held.start_time
 
-        async def release() -> None:
-            await self._instants.wait_for(instant)
-            progress.start_time = self._scheduler_clock.now()
+        async def release() -> bool:
+            began = self._scheduler_clock.now()
+            start = began if began >= instant else await self._instants.wait_for(instant)
+            progress.start_time = start
             limited = held.waits_since is not None or instant > grant.due_time
-            self._observer.started((progress.start_time - grant.due_time).total_seconds(), limited=limited)
+            self._observer.started((start - grant.due_time).total_seconds(), limited=limited)
+            return start is not began
 
         call: CallResult | None = None
         try:

@@ -54,13 +54,14 @@ class Instants:
         self._waiting: list[tuple[datetime, int, asyncio.Future[None]]] = []
         self._alarm = InstantAlarm(make_alarm, self._wake)
 
-    async def wait_for(self, instant: datetime) -> None:
-        """Return at an instant, or at once when it is past."""
+    async def wait_for(self, instant: datetime) -> datetime:
+        """Return at an instant, or at once when it is past, what the clock shows then."""
         while (now := self._clock.now()) < instant:
             reached = asyncio.get_running_loop().create_future()
             heapq.heappush(self._waiting, (instant, next(self._order), reached))
             self._alarm.set(self._waiting[0][0], now)
             await reached
+        return now
 
     def _wake(self) -> None:
         now = self._clock.now()

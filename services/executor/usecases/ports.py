@@ -160,12 +160,13 @@ AlarmFactory = Callable[[Callable[[], None]], Alarm]
 """Makes an alarm that calls the given function when it rings."""
 
 
-Release = Callable[[], Awaitable[None]]
-"""Returns at the instant from which a request may leave."""
+Release = Callable[[], Awaitable[bool]]
+"""Returns at the instant from which a request may leave, and whether there was a wait for it."""
 
 
-async def at_once() -> None:
+async def at_once() -> bool:
     """Let a request leave without a wait."""
+    return False
 
 
 class TargetCaller(Protocol):

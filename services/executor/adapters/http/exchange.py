@@ -54,9 +54,9 @@ class Exchange:
         if self._release is None:
             return False
         release, self._release = self._release, None
-        # The timer is for what the target takes, and we are early on our own account.
-        self._timer.reschedule(None)
-        await release()
+        if not await release():
+            return False
+        # Timeouts are for what the target takes, and we were early on our own account.
         self._deadline = asyncio.get_running_loop().time() + self._total
         return True
 
@@ -64,8 +64,9 @@ class Exchange:
         """Note that the request leaves from now on; the head of the answer must come within the first-byte timeout."""
         self.phase = Phase.SENT
         self._progress.may_be_sent = True
-        limit = asyncio.get_running_loop().time() + self._first_byte
-        self._timer.reschedule(min(limit, self._deadline))
+        limit = min(asyncio.get_running_loop().time() + self._first_byte, self._deadline)
+        if limit != self._timer.when():
+            self._timer.reschedule(limit)
 
     def answering(self) -> None:
         """Note that the head of the answer came; only the total limits the rest."""
