@@ -1,4 +1,5 @@
-"""Makes the calls: each with a deadline, credentials and a request id; those that may be repeated, with retries.
+"""Makes the calls: each with a deadline, credentials, a request id and the caller's trace; those that may be repeated,
+with retries.
 
 The deadline spans all tries of a call. A call that ends by it raises UnavailableError with reason DEADLINE_EXCEEDED:
 whether it took effect is not known.
@@ -20,7 +21,9 @@ from libs.client.retry_policy import RetryPolicy
 from libs.client.streams import Stream
 from libs.common.clock import Clock
 from libs.common.errors import PunctualError
+from libs.common.rpc.call_tracing import TRACE_PARENT_KEY
 from libs.common.rpc.interceptors import REQUEST_ID_KEY
+from libs.common.tracing import format_trace_parent
 
 DEFAULT_DEADLINE_SECONDS = 10.0
 STREAM_LIFETIME_SECONDS = 3600.0
@@ -98,7 +101,9 @@ class Calls:
         return Stream(call, request_id)
 
     def _metadata(self, request_id: str) -> aio.Metadata:
-        return aio.Metadata(*self.metadata(), (REQUEST_ID_KEY, request_id))
+        trace_parent = format_trace_parent()
+        traced = ((TRACE_PARENT_KEY, trace_parent),) if trace_parent else ()
+        return aio.Metadata(*self.metadata(), (REQUEST_ID_KEY, request_id), *traced)
 
     async def _repeated(self, once: Callable[[float], Awaitable[T]], *, repeatable: bool) -> T:
         """Try until it works, the deadline is near, or the error is one that trying again does not mend."""

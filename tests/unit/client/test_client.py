@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from punctual.v1 import job_service_pb2 as pb
 from punctual.v1.audit_pb2 import AuditEvent
 from punctual.v1.audit_service_pb2 import ListAuditEventsResponse
@@ -35,6 +37,16 @@ async def test_idempotent_call_is_repeated_under_one_request_id(fake: FakePunctu
     assert (await client.jobs.get("j")).job_id == "j"
     assert len(fake.seen) == 3
     assert len({call.metadata["x-request-id"] for call in fake.seen}) == 1
+
+
+async def test_a_call_belongs_to_the_callers_trace(fake: FakePunctual, client: PunctualClient) -> None:
+    span = NonRecordingSpan(SpanContext(0xA, 0xB, is_remote=False, trace_flags=TraceFlags(1)))
+    with trace.use_span(span):
+        await client.jobs.get("j")
+    await client.jobs.get("j")
+    traced, untraced = (call.metadata for call in fake.seen)
+    assert traced["traceparent"] == f"00-{0xA:032x}-{0xB:016x}-01"
+    assert "traceparent" not in untraced
 
 
 async def test_create_is_repeated_with_the_key_of_its_first_try(fake: FakePunctual, client: PunctualClient) -> None:
