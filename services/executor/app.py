@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 
-from libs.common.clock import Clock, SystemClock
+from libs.common.clock import SystemClock
 from libs.common.clock_offset import OffsetEstimator
 from libs.common.ids import process_id
 from libs.common.lifecycle import run
@@ -38,7 +38,7 @@ from services.executor.adapters.stream_deliveries import StreamDeliveries
 from services.executor.domain.address_guard import AddressGuard, AllowedTarget
 from services.executor.settings import ExecutorSettings
 from services.executor.signals import Signals
-from services.executor.usecases.ports import AttemptService, TargetCaller
+from services.executor.usecases.ports import AttemptService, SchedulerClock, TargetCaller
 from services.executor.wiring import Ports, wire
 
 SERVICE = "executor"
@@ -86,7 +86,8 @@ async def serve(settings: ExecutorSettings, stopping: asyncio.Event) -> None:
         eviction = EvictionCheck(stream.eviction_policies)
         endpoint = signals.process.serve(settings.metrics_address, edges)
         service: AttemptService = SchedulerAttempts(channel, executor_id, clock, estimator)
-        caller: TargetCaller = open_target_caller(settings, clock, edges)
+        scheduler_clock = EstimatedClock(clock, estimator)
+        caller: TargetCaller = open_target_caller(settings, scheduler_clock, edges)
         if signals.traces is not None:
             service, caller = signals.traces.service(service), signals.traces.caller(caller)
         ports = Ports(
@@ -97,7 +98,7 @@ async def serve(settings: ExecutorSettings, stopping: asyncio.Event) -> None:
             observer=signals.observer,
             make_alarm=make_alarm,
             clock=clock,
-            scheduler_clock=EstimatedClock(clock, estimator),
+            scheduler_clock=scheduler_clock,
         )
         executor = wire(ports, executor_id, settings, health, stopping)
         health.add_check("redis_memory", READINESS, eviction.check)
@@ -136,7 +137,7 @@ def open_gates(settings: ExecutorSettings, edges: AsyncExitStack) -> RedisGates:
     return gates
 
 
-def open_target_caller(settings: ExecutorSettings, clock: Clock, edges: AsyncExitStack) -> HttpTargetCaller:
+def open_target_caller(settings: ExecutorSettings, clock: SchedulerClock, edges: AsyncExitStack) -> HttpTargetCaller:
     """Return the HTTP edge; it closes with `edges`."""
     lookup = SystemLookup()
     edges.callback(lookup.close)

@@ -17,7 +17,6 @@ from functools import lru_cache
 from aiohttp import ClientResponse, ClientSession, ClientTimeout
 from yarl import URL
 
-from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
 from services.executor.adapters.http.answer_body import Body, read_body
 from services.executor.adapters.http.answer_packing import AnswerPacker
@@ -36,7 +35,7 @@ from services.executor.domain.request_headers import (
 )
 from services.executor.domain.secret_mask import SecretMask
 from services.executor.domain.target_url import BadUrlError, TargetUrl, parse_target_url, redirect_target
-from services.executor.usecases.ports import Release, at_once
+from services.executor.usecases.ports import Release, SchedulerClock, at_once
 
 _GONE = 410
 _STOP_HEADER = "punctual-stop"
@@ -60,7 +59,12 @@ class HttpTargetCaller:
     """Implements `TargetCaller` over one pooled session."""
 
     def __init__(
-        self, session: ClientSession, packer: AnswerPacker, checker: ResponseChecker, clock: Clock, user_agent: str
+        self,
+        session: ClientSession,
+        packer: AnswerPacker,
+        checker: ResponseChecker,
+        clock: SchedulerClock,
+        user_agent: str,
     ) -> None:
         self._session = session
         self._packer = packer
