@@ -54,7 +54,7 @@ OpenTelemetry's own variables, the same in all services. Without one of the firs
 | `OTEL_TRACES_EXPORTER` | `otlp`, or `none` to trace nothing whatever the others say. |
 | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | Which are kept: `parentbased_traceidratio`, `0.01`. |
 | `OTEL_SERVICE_NAME` | The name under which spans come; by default `punctual-scheduler` and so on. |
-| `OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BSP_SCHEDULE_DELAY` and the like | How spans are batched, as the OpenTelemetry SDK says. |
+| `OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BSP_SCHEDULE_DELAY` and the like | How the SDK batches spans. |
 | `OTEL_SDK_DISABLED` | `true` traces nothing whatever the others say. |
 
 ## For tests only

@@ -1,4 +1,4 @@
-"""A call gets ready ahead of its instant, and nothing of its request leaves before it (promise P1)."""
+"""A call gets ready ahead of its instant, and nothing of its request leaves before it (promise P4)."""
 
 from __future__ import annotations
 
