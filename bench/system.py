@@ -83,6 +83,8 @@ async def running_system(
             # One org at one target is the whole load here: its share and its places there would be what is measured.
             "PUNCTUAL_DEFAULT_HOST_CONCURRENT_REQUESTS": "0",
             "PUNCTUAL_EXECUTOR_ORG_SHARE": "1",
+            # Growth loads the store beyond what an org may have by default.
+            "PUNCTUAL_ORG_MAX_JOBS": "10000000",
             "PUNCTUAL_SCHEDULER_PUBLIC_ADDRESS": f"{LOOPBACK}:{public}",
             "PUNCTUAL_SCHEDULER_INTERNAL_ADDRESS": f"{LOOPBACK}:{internal}",
             "PUNCTUAL_DISPATCHER_HEALTH_ADDRESS": f"{LOOPBACK}:{dispatcher}",
