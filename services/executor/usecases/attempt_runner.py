@@ -112,12 +112,11 @@ class AttemptRunner:
         instant = held.start_time
 
         async def release() -> bool:
-            began = self._scheduler_clock.now()
-            start = began if began >= instant else await self._instants.wait_for(instant)
-            progress.start_time = start
+            early = self._scheduler_clock.now() < instant
+            start = progress.start_time = await self._instants.wait_for(instant)
             limited = held.waits_since is not None or instant > grant.due_time
             self._observer.started((start - grant.due_time).total_seconds(), limited=limited)
-            return start is not began
+            return early
 
         call: CallResult | None = None
         try:

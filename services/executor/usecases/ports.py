@@ -175,7 +175,8 @@ class TargetCaller(Protocol):
     async def call(self, grant: Grant, progress: CallProgress, release: Release = at_once) -> CallResult:
         """Carry out the attempt's POST, keeping `progress` up to date, so that an abort knows what happened.
 
-        All that comes before the request's first byte is done ahead; then `release` is awaited, once.
+        All that comes before the request's first byte is done ahead; then `release` is awaited, once. A call that
+        fails before that returns without it.
         """
         ...
 
