@@ -30,6 +30,7 @@ from services.scheduler.adapters.mongo.connection import open_client
 from services.scheduler.adapters.mongo.migrations import bind_documents
 from services.scheduler.app import Scheduler
 from services.scheduler.settings import SchedulerSettings
+from services.scheduler.signals import Signals
 
 ORG = (("x-punctual-org", "acme"),)
 DETAILS_KEY = "grpc-status-details-bin"
@@ -48,6 +49,7 @@ class ServedScheduler:
     stopping: asyncio.Event
     channel: grpc.aio.Channel
     clock: Clock
+    signals: Signals
     _requests: Iterator[int] = field(default_factory=itertools.count)
 
     async def create(self, **changes: Any) -> job_pb2.Job:
@@ -104,7 +106,8 @@ async def served_scheduler(
     client = open_client(mongo_uri)
     await bind_documents(client[database])
     clock = clock or SystemClock()
-    scheduler = Scheduler(settings, clock)
+    signals = Signals()
+    scheduler = Scheduler(settings, clock, signals)
     stopping = asyncio.Event()
     public, internal = scheduler.servers(HealthReporter(), scheduler.safeguards.connect(), stopping)
     await public.start()
@@ -121,6 +124,7 @@ async def served_scheduler(
             stopping,
             public_channel,
             clock,
+            signals,
         )
     finally:
         stopping.set()

@@ -26,12 +26,19 @@ async def due_now(api: ServedScheduler) -> str:
     return job.job_id
 
 
+def unreadable(api: ServedScheduler, collection: str) -> float:
+    """Return how often a document was counted as unreadable."""
+    labels = {"collection": collection}
+    return api.signals.metrics.registry.get_sample_value("punctual_documents_unreadable_total", labels) or 0
+
+
 async def test_a_job_that_cannot_be_read_holds_up_no_other(
     api: ServedScheduler, database: AsyncDatabase[dict[str, Any]]
 ) -> None:
     broken, sound = await due_now(api), await due_now(api)
     await database.jobs.update_one({"_id": broken}, {"$set": {"definition.schedule.rule.kind": "lunar"}})
     assert [execution_id.partition("-")[0] for execution_id in await api.tick()] == [sound]
+    assert unreadable(api, "jobs") == 1
     await database.jobs.update_one({"_id": broken}, {"$set": {"definition.schedule.rule.kind": "one_time_at"}})
     assert [execution_id.partition("-")[0] for execution_id in await api.tick()] == [broken]
     await database.client.close()
@@ -62,6 +69,7 @@ async def test_an_execution_that_cannot_be_read_holds_up_no_other(
     await database.executions.update_one({"_id": broken}, {"$set": {"cause": "MOON"}})
     batch = await api.begin(broken, sound)
     assert [grant.execution_id for grant in batch.grants] == [sound]
+    assert unreadable(api, "executions") == 1
     assert [(refusal.execution_id, refusal.reason) for refusal in batch.refusals] == [(broken, "NOT_FOUND")]
     stored = await database.executions.find_one({"_id": broken})
     assert stored is not None

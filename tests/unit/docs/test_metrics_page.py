@@ -11,8 +11,8 @@ from tools.metrics_page import PAGE, render, services
 
 UNIT = re.compile(r"_(seconds|bytes|entries|total|info|up|keys|held|unowned|overdue|mode|shared|circuits|limited)$")
 # Values of these come from our own code: states, reasons, methods, names of services.
-BOUNDED = {"cause", "code", "command", "limited", "method", "mode", "operation", "outcome", "path", "place", "reason"}
-BOUNDED |= {"python_version", "result", "service", "state", "version"}
+BOUNDED = {"cause", "code", "collection", "command", "limited", "method", "mode", "operation", "outcome", "path"}
+BOUNDED |= {"place", "python_version", "reason", "result", "service", "state", "version"}
 
 
 def families() -> list[tuple[str, Family]]:

@@ -77,6 +77,15 @@ def test_retries_deferrals_and_releases_are_told_apart(bench: Bench) -> None:
     assert [bench.value("deferrals_total", reason=reason) for reason in reasons] == [1, 1, 1]
 
 
+def test_documents_that_cannot_be_read_are_counted_by_collection(bench: Bench) -> None:
+    assert bench.value("documents_unreadable_total", collection="jobs") == 0
+    bench.counts.unreadable("jobs")
+    bench.counts.unreadable("jobs")
+    bench.counts.unreadable("executions")
+    assert bench.value("documents_unreadable_total", collection="jobs") == 2
+    assert bench.value("documents_unreadable_total", collection="executions") == 1
+
+
 def test_poison_lost_attempts_and_stopped_jobs_are_counted(bench: Bench) -> None:
     bench.counts.begun(DeliveryPath.POLL, 2, [an_attempt(Outcome.LOST)])
     bench.counts.finished([an_end(ExecutionState.FAILED, reason="EXECUTOR_LOST_REPEATEDLY")])

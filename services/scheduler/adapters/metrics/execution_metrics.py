@@ -74,6 +74,12 @@ class ExecutionMetrics:
             "When an execution ended last that ran, as a Unix time; 0 before the first one.",
             across="max",
         )
+        self._unreadable = metrics.bounded_counter(
+            "documents_unreadable",
+            "Stored documents that this version could not read and passed over, each time that one was met.",
+            "collection",
+            ("jobs", "executions"),
+        )
         stopped = metrics.counter("jobs_stopped", "Jobs that the scheduler stopped itself.", ("state", "reason"))
         self._stopped = {
             (state, reason): stopped.labels(state.value, reason)
@@ -142,6 +148,10 @@ class ExecutionMetrics:
         child = self._stopped.get((state, reason))
         if child is not None:
             child.inc()
+
+    def unreadable(self, collection: str) -> None:
+        """Hear of a document on the dispatch path that could not be read."""
+        self._unreadable.add(collection)
 
     def _ended(self, state: ExecutionState, cause: Cause, reason: str, count: int = 1) -> None:
         self._finals[state, cause].inc(count)

@@ -61,9 +61,12 @@ class CountedExecutionStore(MongoExecutionStore):
     def _swept(self, state: ExecutionState, reason: str, count: int) -> None:
         self._metrics.swept(state, reason, count)
 
+    def _passed_over(self, collection: str) -> None:
+        self._metrics.unreadable(collection)
+
 
 class CountedJobStore(MongoJobStore):
-    """Counts the jobs that the scheduler itself takes out of service."""
+    """Counts the jobs that the scheduler itself takes out of service, and those that it cannot read."""
 
     def __init__(self, secrets: HeaderSecrets, outbox: AuditOutbox, metrics: ExecutionMetrics) -> None:
         super().__init__(secrets, outbox)
@@ -85,3 +88,6 @@ class CountedJobStore(MongoJobStore):
         if stopped:
             self._metrics.stopped(state, reason)
         return stopped
+
+    def _passed_over(self, collection: str) -> None:
+        self._metrics.unreadable(collection)

@@ -45,7 +45,7 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
     def __init__(self, retention: timedelta, outbox: AuditOutbox) -> None:
         super().__init__(Codec(), retention)
         self._outbox = outbox
-        self._readable = ReadableDocuments("executions")
+        self._readable = ReadableDocuments("executions", self._passed_over)
 
     @property
     def _executions(self) -> AsyncCollection[dict[str, Any]]:
@@ -252,6 +252,9 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
             batch_size=DOCUMENTS_TOGETHER,
         )
         return await self._readable.decode(cursor, self._decode)
+
+    def _passed_over(self, collection: str) -> None:
+        """Hear of a document that could not be read; for those who count them."""
 
     def _decode(self, document: Mapping[str, Any]) -> Execution:
         return self._codec.decode(document, Execution)

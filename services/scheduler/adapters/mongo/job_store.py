@@ -57,7 +57,7 @@ class MongoJobStore:
         self._outbox = outbox
         self._inserts = SharedRoundTrips(self._insert_together)
         self._reads = SharedRoundTrips(self._read_together, most=MAX_READ_TOGETHER)
-        self._readable = ReadableDocuments("jobs")
+        self._readable = ReadableDocuments("jobs", self._passed_over)
 
     @property
     def _jobs(self) -> AsyncCollection[dict[str, Any]]:
@@ -271,6 +271,9 @@ class MongoJobStore:
         order = [("next_due_time", 1), ("partition", 1)]
         cursor = self._jobs.find(query, {"_id": 1}, sort=order, skip=skip, limit=limit, hint="tick")
         return [document["_id"] async for document in cursor]
+
+    def _passed_over(self, collection: str) -> None:
+        """Hear of a document that could not be read; for those who count them."""
 
 
 def _shared_move(group: Sequence[CursorMove]) -> UpdateMany:

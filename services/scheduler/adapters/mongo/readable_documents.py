@@ -1,7 +1,8 @@
 """Reads documents for the dispatch path, and passes over those that this version cannot read.
 
 One that a newer version or somebody's hand wrote must not hold up the fires of all others. It stays as it is, and comes
-back with a version that can read it. Each is logged once by a process, for an operator has to look at it.
+back with a version that can read it. An operator has to look at it: each is logged once by a process, and counted each
+time that it is met, so that a rate shows for how long it has been there.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ log = get_logger(__name__)
 class ReadableDocuments:
     """Decodes the documents of one collection."""
 
-    def __init__(self, collection: str) -> None:
+    def __init__(self, collection: str, passed_over: Callable[[str], None]) -> None:
+        """Tell `passed_over` the collection for each document that is passed over."""
         self._collection = collection
+        self._passed_over = passed_over
         self._told: set[str] = set()
 
     async def decode(self, cursor: AsyncCursor[dict[str, Any]], decode: Callable[[Mapping[str, Any]], _T]) -> list[_T]:
@@ -38,6 +41,7 @@ class ReadableDocuments:
             try:
                 found.append(decode(document))
             except Exception as error:  # noqa: BLE001 - whatever is wrong with a document is wrong with it alone
+                self._passed_over(self._collection)
                 self._tell(str(document["_id"]), error)
         return found
 
