@@ -37,7 +37,8 @@ class DispatcherSettings(InternalTlsSettings):
         default=0.5,
         ge=0,
         le=4,
-        description="How long before it is due an entry is delivered, 0-4 s. Default 0.5.",
+        description="How long before it is due an entry is delivered, 0-4 s; a millisecond more for each entry held, up"
+        " to 1.5 s in all. Default 0.5.",
     )
     grace_seconds: float = Field(
         default=2.0,

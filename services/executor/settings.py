@@ -48,11 +48,11 @@ class ExecutorSettings(InternalTlsSettings):
         " one. Default 0.8.",
     )
     executor_prefetch: int = Field(
-        default=600,
+        default=1_000,
         ge=0,
         le=10_000,
         description="Attempts held beyond those under way: waiting for their instant or slot, or for their report to be"
-        " taken. 0-10,000, default 600.",
+        " taken. 0-10,000, default 1,000.",
     )
     begin_window_seconds: float = Field(
         default=0.1,

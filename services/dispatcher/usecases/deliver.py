@@ -1,6 +1,8 @@
 """Puts held entries on the stream a short lead before they are due, so that executors wait for the instant, not for us.
 
-Early delivery is harmless: an entry carries its due time. While Redis is away entries are kept and tried again; one
+Early delivery is harmless: an entry carries its due time. Many entries at a time are delivered earlier, for beginning
+them takes longer: a thousand jobs of one minute shall all be ready by its first instant, not begun one behind another
+after it. While Redis is away entries are kept and tried again; one
 that is overdue by the grace is dropped, counted and logged, because the poll path runs it by then. While the stream is
 merely full they stay held, and nothing is dropped.
 """
@@ -22,6 +24,10 @@ from services.dispatcher.usecases.ports import Stream
 
 # Entries due this close together share a round trip; the later ones are that much earlier than the lead.
 _COALESCE = timedelta(milliseconds=200)
+_LEAD_OF_AN_ENTRY = timedelta(milliseconds=1)
+"""What each entry held adds to the lead: about what beginning one costs, on a slow core."""
+_LONGEST_LEAD = timedelta(seconds=1.5)
+"""A pause or a change within the lead may come too late; so it grows no further, however many entries are held."""
 _LONGEST_WAIT_SECONDS = 1.0
 _FULL_WAIT_SECONDS = 0.02
 _HAND_OVER_TRIES = 3
@@ -72,7 +78,7 @@ class Deliver:
             await self._clock.sleep(_FULL_WAIT_SECONDS)
             return 0
         try:
-            return await self._deliver(self._now() + self._lead + _COALESCE, limit)
+            return await self._deliver(self._now() + self._lead_by_now() + _COALESCE, limit)
         except UnavailableError:
             self._drop(self._now() - self._grace, "STREAM_UNAVAILABLE")
             raise
@@ -122,7 +128,10 @@ class Deliver:
         next_due = self._held.next_due()
         if next_due is None:
             return _LONGEST_WAIT_SECONDS
-        return (next_due - self._lead - self._now()).total_seconds()
+        return (next_due - self._lead_by_now() - self._now()).total_seconds()
+
+    def _lead_by_now(self) -> timedelta:
+        return max(self._lead, min(self._lead + len(self._held) * _LEAD_OF_AN_ENTRY, _LONGEST_LEAD))
 
     async def _wait(self, seconds: float) -> None:
         """Wait that long, or until an earlier entry arrives."""

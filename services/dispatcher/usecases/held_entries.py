@@ -15,18 +15,15 @@ class HeldEntries:
     def __init__(self) -> None:
         self._heap = DueHeap()
         self.changed = asyncio.Event()
-        """Set when the earliest due time has moved forward; the one who waits on it clears it."""
+        """Set when entries came; the one who waits on it clears it."""
 
     def __len__(self) -> int:
         return len(self._heap)
 
     def add(self, entries: Iterable[DueEntry]) -> None:
-        """Hold the entries, and wake the deliver loop if one of them is the earliest now."""
-        before = self._heap.next_due()
+        """Hold the entries, and wake the deliver loop: one may be the earliest, and many are delivered earlier."""
         self._heap.add(entries)
-        after = self._heap.next_due()
-        if after is not None and (before is None or after < before):
-            self.changed.set()
+        self.changed.set()
 
     def next_due(self) -> datetime | None:
         """Return the earliest due time held, or None."""

@@ -71,6 +71,30 @@ async def test_entry_arrives_its_lead_before_it_is_due(
     assert timedelta(seconds=0.95) <= when - T0 <= timedelta(seconds=1)
 
 
+@pytest.mark.parametrize(("count", "lead"), [(1, 0.501), (400, 0.9), (3_000, 1.5)])
+async def test_many_entries_arrive_earlier_up_to_a_bound(
+    start: Start, scheduler: FakeScheduler, stream: FakeStream, *, count: int, lead: float
+) -> None:
+    scheduler.give(*(entry(f"e{n}", 2) for n in range(count)))
+    start(acquire_batch=5_000, max_stream_backlog=5_000)
+    await scheduler.clock.advance(2)
+    assert len(stream.delivered) == count
+    first, _ = stream.batches[0]
+    early = T0 + timedelta(seconds=2) - first
+    assert timedelta(seconds=lead - 0.05) <= early <= timedelta(seconds=lead)
+
+
+async def test_entries_that_come_while_few_wait_bring_the_delivery_forward(
+    start: Start, scheduler: FakeScheduler, stream: FakeStream, clock: FakeClock
+) -> None:
+    scheduler.give(entry("alone", 2))
+    start()
+    await clock.advance(0.6)
+    scheduler.give(*(entry(f"e{n}", 2) for n in range(400)))
+    await clock.advance(0.7)
+    assert len(stream.delivered) == 401
+
+
 async def test_earlier_arrival_wakes_a_waiting_delivery(
     start: Start, scheduler: FakeScheduler, stream: FakeStream, clock: FakeClock
 ) -> None:
