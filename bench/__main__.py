@@ -18,7 +18,7 @@ from bench import report
 from bench.measure import append_line
 from bench.peers import running
 from bench.runs import Run
-from bench.scenarios import ONLY_BY_NAME, SCENARIOS
+from bench.scenarios import LEFT_OUT_WHEN_QUICK, ONLY_BY_NAME, SCENARIOS
 
 OUT = Path(__file__).parent / "out"
 
@@ -72,7 +72,7 @@ async def _run_once(arguments: argparse.Namespace, number: int, lines: Path, *, 
         jobs = arguments.growth_jobs or (5_000 if arguments.quick else 200_000)
         run = Run(Path(folder), quick=arguments.quick, with_peers=with_peers, growth_jobs=jobs)
         try:
-            for name in _chosen(arguments.names):
+            for name in _chosen(arguments.names, quick=arguments.quick):
                 try:
                     results = await SCENARIOS[name](run)
                 except Exception:  # noqa: BLE001 - whatever went wrong went wrong in one scenario
@@ -88,8 +88,9 @@ async def _run_once(arguments: argparse.Namespace, number: int, lines: Path, *, 
     return failed
 
 
-def _chosen(names: Sequence[str]) -> Sequence[str]:
-    return names or [name for name in SCENARIOS if name not in ONLY_BY_NAME]
+def _chosen(names: Sequence[str], *, quick: bool) -> Sequence[str]:
+    left_out = ONLY_BY_NAME | LEFT_OUT_WHEN_QUICK if quick else ONLY_BY_NAME
+    return names or [name for name in SCENARIOS if name not in left_out]
 
 
 def _about(arguments: argparse.Namespace, seconds: float) -> str:

@@ -18,7 +18,7 @@ CREATES_PER_SECOND = 1_000
 """What a scenario counts on when it chooses its first due instant; far below what is reached."""
 LOOK_SECONDS = 0.1
 """Between two looks whether all is over; a figure is off by that at most."""
-SETTLE_SECONDS = 6.0
+SETTLE_SECONDS = 4.0
 """Between the last create and the first due instant: above the tick's horizon, so that nothing is counted early."""
 
 

@@ -27,7 +27,7 @@ async def run(run: Run) -> list[Result]:
             results.append(await measure(system, count=count, label="punctual, 2 executors"))
     if run.with_peers:
         results.append(await arq.measure(run.new_folder(), "burst", [0] * count, create_seconds=count / 1000))
-        fewer = run.size(3_000, 500)
+        fewer = run.size(3_000, 300)
         # A tenth of the speed: the full count would take minutes and change no ratio.
         results.append(await apscheduler.measure(run.new_folder(), "burst", [0] * fewer, create_seconds=fewer / 150))
     return results

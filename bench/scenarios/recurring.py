@@ -18,7 +18,7 @@ GRACE_SECONDS = 3.0
 
 
 async def run(run: Run) -> list[Result]:
-    """Measure both kinds together for whole minutes; quick: what is due in the first half of one."""
+    """Measure both kinds together for whole minutes; quick: what is due in the first seconds of one."""
     count = run.size(1_000, 200)
     async with run.system() as system:
         target = system.sink.url
@@ -28,7 +28,7 @@ async def run(run: Run) -> list[Result]:
         )
         first = next_minute()
         minutes = run.size(3, 1)
-        until = first + timedelta(minutes=minutes) if not run.quick else first + timedelta(seconds=15)
+        until = first + timedelta(minutes=minutes) if not run.quick else first + timedelta(seconds=8)
         await sleep_until(first - timedelta(seconds=2))
         meter = CpuMeter(system.pids)
         await sleep_until(until + timedelta(seconds=GRACE_SECONDS))
