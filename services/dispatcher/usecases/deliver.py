@@ -2,9 +2,10 @@
 
 Early delivery is harmless: an entry carries its due time. Many entries at a time are delivered earlier, for beginning
 them takes longer: a thousand jobs of one minute shall all be ready by its first instant, not begun one behind another
-after it. While Redis is away entries are kept and tried again; one
-that is overdue by the grace is dropped, counted and logged, because the poll path runs it by then. While the stream is
-merely full they stay held, and nothing is dropped.
+after it.
+
+While Redis is away entries are kept and tried again; one that is overdue by the grace is dropped, counted and logged,
+because the poll path runs it by then. While the stream is merely full they stay held, and nothing is dropped.
 """
 
 from __future__ import annotations
