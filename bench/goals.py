@@ -31,7 +31,21 @@ def table(medians: Medians) -> list[str]:
             f"In the same rounds an execution cost arq {cost:.2f} ms, {cost / ARQ_MILLIS:.1f} times what it cost where"
         )
         rows += ["", f"{told} the goals in milliseconds and in jobs a second were set."]
+    rows += _beside(medians)
     return rows
+
+
+def _beside(medians: Medians) -> Iterator[str]:
+    """Tell what lag the machine itself adds."""
+    for name in ("steady-100", "steady-300"):
+        ours, bare = medians.get((name, "punctual")), medians.get((name, "bare timer beside"))
+        if ours and bare:
+            yield ""
+            yield (
+                f"{name}: in the same seconds, a process that only writes prepared bytes at prepared instants had a "
+                f"lag of p50 {bare.lag['50']:.2f} and p99 {bare.lag['99']:.2f} ms; Punctual's p99 is "
+                f"{ours.lag['99'] / bare.lag['99']:.1f} times that."
+            )
 
 
 def _rows(medians: Medians) -> Iterator[Row]:

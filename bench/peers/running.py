@@ -20,6 +20,8 @@ PYTHON = Path(os.environ.get("PUNCTUAL_BENCH_PYTHON", ".cache/bench/bin/python")
 """The environment of requirements-bench.lock; `make bench` makes it."""
 CONCURRENCY = 200
 """As an executor's default."""
+_START_SECONDS = 3.0
+"""For the worker's process to start."""
 _LEAD_SECONDS = 3.0
 _PATIENCE_SECONDS = 180.0
 
@@ -42,7 +44,7 @@ def argv(program: str, *words: str) -> list[str]:
 
 def due_times(folder: Path, offsets_millis: Sequence[int], create_seconds: float) -> tuple[Path, dict[str, int]]:
     """Write when each job is due to a file, later than they are surely created; return it and the nanoseconds by id."""
-    at = (datetime.now(UTC) + timedelta(seconds=5 + _LEAD_SECONDS + create_seconds)).replace(microsecond=0)
+    at = (datetime.now(UTC) + timedelta(seconds=_START_SECONDS + _LEAD_SECONDS + create_seconds)).replace(microsecond=0)
     start = round(at.timestamp() * 1000)
     due = {f"peer-{number}": start + offset for number, offset in enumerate(offsets_millis)}
     path = folder / "due.json"
