@@ -3,8 +3,8 @@
 It runs beside a system under test, on the same alarm as an executor's, and does nothing else; what it is late by are
 the waits for a core, its own and the target's. The sink notes each request by its due time.
 
-Run as a process of its own: `python -m bench.bare_timer --port N --due FILE`, where the file is a JSON list of ascending
-nanoseconds since the epoch.
+Run as a process of its own: `python -m bench.bare_timer --port N --due FILE`, where the file is a JSON list of
+nanoseconds since the epoch, ascending.
 """
 
 from __future__ import annotations
