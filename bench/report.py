@@ -7,6 +7,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import goals, svg
 from bench.measure import SLICE_MILLIS, Result
@@ -84,9 +85,17 @@ def median(results: Sequence[Result]) -> Result:
         lag={percent: statistics.median(one.lag.get(percent, 0.0) for one in results) for percent in chosen.lag},
         arrivals=chosen.arrivals,
         cpu=chosen.cpu,
-        extra=chosen.extra,
+        extra={name: _middle([one.extra[name] for one in results if name in one.extra]) for name in chosen.extra},
         round=len(results),
     )
+
+
+def _middle(values: Sequence[Any]) -> Any:
+    """Return the median of numbers, or of the numbers that groups of them have under each name; else the first."""
+    first = values[0]
+    if isinstance(first, dict):
+        return {name: _middle([one[name] for one in values if name in one]) for name in first}
+    return statistics.median(values) if isinstance(first, int | float) else first
 
 
 def _figures(medians: dict[Group, Result]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,22 +21,27 @@ from bench.scenarios import idle, steady
 from bench.system import ORG, System
 
 SMALL = 1_000
+TEMPLATES = 10
 PER_SECOND = 100
 EXECUTIONS_PER_JOB = 5
+CALLS = 300
+"""Of each kind of read; a quick run makes fewer."""
 CHUNK = 5_000
 _ID_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 async def run(run: Run) -> list[Result]:
-    """Measure beside a thousand jobs, load the rest, and measure again."""
+    """Measure beside a thousand jobs, load the rest, and measure again; a job has as many executions in both stores."""
     async with run.system() as system:
         at = datetime.now(UTC) + timedelta(days=30)
-        await create(system, [one_time_job(f"growth-{n}", system.sink.url, at) for n in range(SMALL)])
-        small = await _measure(system, run, "small")
+        await create(system, [one_time_job(f"growth-{n}", system.sink.url, at) for n in range(TEMPLATES)])
+        # What it leaves is what the load copies; and nobody is measured in the first second of a process.
+        await steady.measure(system, per_second=PER_SECOND, seconds=1)
+        small = await _measure(system, run, "small", await _load(system, SMALL))
         began = time.perf_counter()
-        await _load(system, run.growth_jobs)
+        some = await _load(system, run.growth_jobs)
         loading = time.perf_counter() - began
-        large = await _measure(system, run, "large")
+        large = await _measure(system, run, "large", some)
         sizes = await system.database.command("dbStats")
         for result in large:
             result.extra |= {
@@ -49,12 +54,12 @@ async def run(run: Run) -> list[Result]:
         return small + large
 
 
-async def _measure(system: System, run: Run, size: str) -> list[Result]:
+async def _measure(system: System, run: Run, size: str, job_ids: Sequence[str]) -> list[Result]:
     """Measure several times on one store: loading it takes longer than all measurements."""
-    return [result for _ in range(run.size(3, 1)) for result in await _measure_once(system, run, size)]
+    return [result for _ in range(run.size(3, 1)) for result in await _measure_once(system, run, size, job_ids)]
 
 
-async def _measure_once(system: System, run: Run, size: str) -> list[Result]:
+async def _measure_once(system: System, run: Run, size: str, job_ids: Sequence[str]) -> list[Result]:
     before = await system.database.executions.estimated_document_count()
     steadily = await steady.measure(
         system,
@@ -64,15 +69,14 @@ async def _measure_once(system: System, run: Run, size: str) -> list[Result]:
         label=size,
         settled=before,
     )
-    steadily.extra["call_millis"] = await _calls(system, run.size(300, 60))
+    steadily.extra["call_millis"] = await _calls(system, job_ids[: run.size(CALLS, 60)])
     still = await idle.measure(system, seconds=run.size(20, 3), name="growth-idle")
     still.system = size
     return [steadily, still]
 
 
-async def _calls(system: System, count: int) -> dict[str, dict[str, float]]:
-    """Return how long reads take, one after the other, in milliseconds."""
-    ids = [found["_id"] async for found in await system.database.jobs.aggregate([{"$sample": {"size": count}}])]
+async def _calls(system: System, job_ids: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return how long reads of these jobs take, one after the other, in milliseconds."""
 
     async def get(job_id: str) -> None:
         await system.jobs.GetJob(job_service_pb2.GetJobRequest(job_id=job_id), metadata=ORG, timeout=30)
@@ -88,7 +92,7 @@ async def _calls(system: System, count: int) -> dict[str, dict[str, float]]:
     took: dict[str, dict[str, float]] = {}
     for call in calls:
         times = []
-        for job_id in ids:
+        for job_id in job_ids:
             began = time.perf_counter()
             await call(job_id)
             times.append(1000 * (time.perf_counter() - began))
@@ -96,8 +100,8 @@ async def _calls(system: System, count: int) -> dict[str, dict[str, float]]:
     return took
 
 
-async def _load(system: System, count: int) -> None:
-    """Load jobs whose time is far away, and final executions of theirs."""
+async def _load(system: System, count: int) -> list[str]:
+    """Load jobs whose time is far away, and final executions of theirs; return the ids of some, from all over."""
     jobs, executions = system.database.jobs, system.database.executions
     job = await jobs.find_one({"next_due_time": {"$ne": None}})
     execution = await executions.find_one({"state": "SUCCEEDED"})
@@ -105,12 +109,18 @@ async def _load(system: System, count: int) -> None:
         raise RuntimeError("there is nothing to copy")
     # What makes a later equal submission a duplicate is unique to each job.
     job = {name: value for name, value in job.items() if name not in ("fingerprint_slot", "duplicate_until")}
-    chance = random.Random(1)
+    chance = random.Random(count)
+    some: list[str] = []
     for ids in _ids(chance, count):
+        some += chance.sample(ids, -(-CALLS * len(ids) // count))
         await jobs.insert_many([_job_copy(job, job_id, chance) for job_id in ids], ordered=False)
         for number in range(EXECUTIONS_PER_JOB):
             copies = [_execution_copy(execution, job_id, number) for job_id in ids]
             await executions.insert_many(copies, ordered=False)
+    # What has been loaded is written out now, not while it is measured.
+    await system.database.client.admin.command("fsync")
+    chance.shuffle(some)
+    return some
 
 
 def _ids(chance: random.Random, count: int) -> Iterator[list[str]]:

@@ -22,7 +22,15 @@ def round_of(number: int, *, seconds: float, cpu: float, lag: float, missing: in
     """Return a round of a steady run."""
     lags = dict.fromkeys(("50", "90", "99", "99.9", "100"), lag)
     return Result(
-        "steady-100", "punctual", 100, seconds, missing=missing, lag=lags, cpu={"executor": cpu}, round=number
+        "steady-100",
+        "punctual",
+        100,
+        seconds,
+        missing=missing,
+        lag=lags,
+        cpu={"executor": cpu},
+        extra={"resident_megabytes": {"executor": 10 * number}},
+        round=number,
     )
 
 
@@ -39,6 +47,7 @@ def test_that_figures_are_medians_and_what_is_wrong_is_summed_up() -> None:
     assert one.seconds == 2
     assert one.cpu_millis_each == 2
     assert one.lag["99"] == 2
+    assert one.extra == {"resident_megabytes": {"executor": 20}}
     assert one.missing == 3
     assert one.round == 3
 
