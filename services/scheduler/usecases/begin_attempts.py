@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
+from libs.common.instants import truncate_to_millis
 from libs.common.turns import in_turns
 from services.scheduler.domain.begin import End, Grant, Refuse, Skip, decide_begin
 from services.scheduler.domain.callback import callback_job
@@ -141,7 +142,7 @@ class BeginAttempts:
         batch = BeginBatch()
         if not found:
             return batch
-        now = self.clock.now()
+        now = truncate_to_millis(self.clock.now())
         jobs, unreadable = await self._load_jobs(found)
         writes = await self._decide(found, jobs, unreadable, batch, request_id=request_id, now=now)
         if writes:

@@ -66,7 +66,9 @@ async def test_an_execution_that_cannot_be_read_holds_up_no_other(
     await due_now(api)
     await due_now(api)
     broken, sound = await api.tick()
-    await database.executions.update_one({"_id": broken}, {"$set": {"cause": "MOON"}})
+    # Whoever changes a live execution leaves a mark, by which this replica sees that it is not as it wrote it.
+    change = {"$set": {"cause": "MOON", "wake_time": datetime.now(UTC) + timedelta(minutes=1)}}
+    await database.executions.update_one({"_id": broken}, change)
     batch = await api.begin(broken, sound)
     assert [grant.execution_id for grant in batch.grants] == [sound]
     assert unreadable(api, "executions") == 1

@@ -16,8 +16,13 @@ from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
 from services.scheduler.adapters.mongo.cancel_writes import CancelWrites
 from services.scheduler.adapters.mongo.codec import Codec, Document
 from services.scheduler.adapters.mongo.documents import ExecutionDocument
+from services.scheduler.adapters.mongo.known_executions import MARK_FIELDS
 from services.scheduler.adapters.mongo.lease_writes import LeaseWrites, only_duplicates
-from services.scheduler.adapters.mongo.readable_documents import DOCUMENTS_TOGETHER, ReadableDocuments
+from services.scheduler.adapters.mongo.readable_documents import (
+    DOCUMENTS_TOGETHER,
+    SMALL_DOCUMENTS_TOGETHER,
+    ReadableDocuments,
+)
 from services.scheduler.adapters.mongo.waiting_writes import WaitingWrites
 from services.scheduler.domain.execution import Cause, Execution, ExecutionState, Phase
 from services.scheduler.usecases.acquire_due import POLL_GRACE
@@ -61,6 +66,7 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
                 raise
         else:
             self._outbox.written(audit)
+            self._known.remember(executions)
 
     async def get(self, scope: OrgScope, execution_id: str) -> Execution:
         """Return an execution."""
@@ -97,9 +103,17 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
 
     async def load(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
         """Return the executions that exist, by id, of any org, without answers."""
-        query = {"_id": {"$in": list(execution_ids)}}
-        cursor = self._executions.find(query, _WITHOUT_ANSWER, batch_size=DOCUMENTS_TOGETHER)
-        return {execution.execution_id: execution for execution in await self._readable.decode(cursor, self._decode)}
+        found: dict[str, Execution] = {}
+        if known := self._known.among(execution_ids):
+            cursor = self._executions.find({"_id": {"$in": known}}, MARK_FIELDS, batch_size=SMALL_DOCUMENTS_TOGETHER)
+            recalled = [self._known.recall(document) async for document in cursor]
+            found = {execution.execution_id: execution for execution in recalled if execution is not None}
+        if len(found) < len(execution_ids):
+            query = {"_id": {"$in": [execution_id for execution_id in execution_ids if execution_id not in found]}}
+            cursor = self._executions.find(query, _WITHOUT_ANSWER, batch_size=DOCUMENTS_TOGETHER)
+            read = await self._readable.decode(cursor, self._decode)
+            found |= {execution.execution_id: execution for execution in read}
+        return found
 
     async def load_with_answers(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
         """Return the executions that exist, by id, of any org, with their answers but not the answers' bytes."""

@@ -23,9 +23,6 @@ from services.scheduler.domain.schedule import Schedule
 from services.scheduler.domain.target_url import split_target_url
 from services.scheduler.usecases.ports import DueJob
 
-REMEMBERED_DEFINITIONS = 1_000
-"""Definitions that are kept decoded: an execution's is asked for by its begin and again by its report."""
-
 DUE_FIELDS = {
     "org_id": 1,
     "project_id": 1,
@@ -40,6 +37,40 @@ DUE_FIELDS = {
 }
 """What `due_job` needs."""
 
+JOB_FIELDS = dict.fromkeys(
+    (
+        "org_id",
+        "definition",
+        "create_time",
+        "update_time",
+        "creator",
+        "state",
+        "state_reason",
+        "state_note",
+        "state_time",
+        "next_fire_time",
+        "next_due_time",
+        "revision",
+        "schedule_revision",
+        "schedule_time",
+        "delete_time",
+        "purge_time",
+        "definition_revision",
+        "state_changes",
+        "consecutive_failures",
+        "fingerprint",
+        "duplicate_until",
+        "idempotency_key",
+        "content_digest",
+        "tzdata_version",
+        "trace_parent",
+        # Not read by `decode`: tells whether what was decoded still stands (see `known_jobs`).
+        "secret_key_ids",
+    ),
+    1,
+)
+"""What `decode` needs: neither the copies that queries look for, nor audit events on their way."""
+
 
 class JobForm:
     """Writes and reads jobs; secrets are sealed on the way in and stay so on the way out."""
@@ -47,7 +78,6 @@ class JobForm:
     def __init__(self, secrets: HeaderSecrets) -> None:
         self._codec = Codec()
         self._secrets = secrets
-        self._definitions: dict[str, tuple[Document, JobDefinition]] = {}
 
     def state_change(self, change: StateChange) -> Document:
         """Return what a `$push` adds for a change of the state."""
@@ -99,26 +129,12 @@ class JobForm:
             "trace_parent": job.trace_parent,
         }
 
-    def decode_again(self, document: Mapping[str, Any]) -> Job:
-        """Decode a job that was most likely decoded before, with the same definition."""
-        job_id, stored = document["_id"], document["definition"]
-        known = self._definitions.get(job_id)
-        # By content, not by revision: this is right whoever changed the document.
-        if known is None or known[0] != stored:
-            if len(self._definitions) >= REMEMBERED_DEFINITIONS:
-                del self._definitions[next(iter(self._definitions))]
-            known = self._definitions[job_id] = stored, self._codec.decode(stored, JobDefinition)
-        return self._job(document, known[1])
-
     def decode(self, document: Mapping[str, Any]) -> Job:
         """Return the job of a document."""
-        return self._job(document, self._codec.decode(document["definition"], JobDefinition))
-
-    def _job(self, document: Mapping[str, Any], definition: JobDefinition) -> Job:
         return Job(
             job_id=document["_id"],
             org_id=document["org_id"],
-            definition=definition,
+            definition=self._codec.decode(document["definition"], JobDefinition),
             create_time=document["create_time"],
             update_time=document["update_time"],
             creator=document["creator"],

@@ -21,9 +21,14 @@ from services.scheduler.adapters.mongo.codec import Document
 from services.scheduler.adapters.mongo.documents import JobDocument
 from services.scheduler.adapters.mongo.header_secrets import HeaderSecrets
 from services.scheduler.adapters.mongo.job_filters import list_filter, within
-from services.scheduler.adapters.mongo.job_form import DUE_FIELDS, JobForm
+from services.scheduler.adapters.mongo.job_form import DUE_FIELDS, JOB_FIELDS, JobForm
+from services.scheduler.adapters.mongo.known_jobs import MOVING_FIELDS, KnownJobs
 from services.scheduler.adapters.mongo.lease_writes import only_duplicates
-from services.scheduler.adapters.mongo.readable_documents import DOCUMENTS_TOGETHER, ReadableDocuments
+from services.scheduler.adapters.mongo.readable_documents import (
+    DOCUMENTS_TOGETHER,
+    SMALL_DOCUMENTS_TOGETHER,
+    ReadableDocuments,
+)
 from services.scheduler.adapters.mongo.shared_round_trips import SharedRoundTrips
 from services.scheduler.adapters.mongo.values_by_id import replace_with_own
 from services.scheduler.domain.job import (
@@ -58,6 +63,7 @@ class MongoJobStore:
         self._inserts = SharedRoundTrips(self._insert_together)
         self._reads = SharedRoundTrips(self._read_together, most=MAX_READ_TOGETHER)
         self._readable = ReadableDocuments("jobs", self._passed_over)
+        self._known = KnownJobs()
 
     @property
     def _jobs(self) -> AsyncCollection[dict[str, Any]]:
@@ -157,8 +163,21 @@ class MongoJobStore:
 
     async def load(self, job_ids: Collection[str]) -> Mapping[str, Job]:
         """Return the jobs that exist, by id, of any org."""
-        cursor = self._jobs.find({"_id": {"$in": list(job_ids)}}, batch_size=DOCUMENTS_TOGETHER)
-        return {job.job_id: job for job in await self._readable.decode(cursor, self._form.decode_again)}
+        jobs: dict[str, Job] = {}
+        if known := self._known.among(job_ids):
+            cursor = self._jobs.find({"_id": {"$in": known}}, MOVING_FIELDS, batch_size=SMALL_DOCUMENTS_TOGETHER)
+            recalled = [self._known.recall(document) async for document in cursor]
+            jobs = {job.job_id: job for job in recalled if job is not None}
+        if len(jobs) < len(job_ids):
+            unknown = [job_id for job_id in job_ids if job_id not in jobs]
+            cursor = self._jobs.find({"_id": {"$in": unknown}}, JOB_FIELDS, batch_size=DOCUMENTS_TOGETHER)
+            jobs |= {job.job_id: job for job in await self._readable.decode(cursor, self._learn)}
+        return jobs
+
+    def _learn(self, document: Mapping[str, Any]) -> Job:
+        job = self._form.decode(document)
+        self._known.remember(job, document)
+        return job
 
     async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
         """Return which of the jobs exist, whether this version can read them or not."""

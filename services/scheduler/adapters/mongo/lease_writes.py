@@ -15,7 +15,7 @@ from __future__ import annotations
 import abc
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,9 +24,10 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError
 
 from services.scheduler.adapters.mongo.codec import Codec, Document
+from services.scheduler.adapters.mongo.known_executions import KnownExecutions
 from services.scheduler.adapters.mongo.values_by_id import replace_with_own
 from services.scheduler.domain.begin import MAX_EARLY
-from services.scheduler.domain.execution import Attempt, ExecutionState, Phase
+from services.scheduler.domain.execution import Attempt, Execution, ExecutionState, Phase
 from services.scheduler.usecases.ports import FinishWrite, GrantResult, GrantWrite, Lease, WaitWrite
 
 KEPT_ATTEMPTS = 40
@@ -92,6 +93,7 @@ class LeaseWrites(abc.ABC):
     def __init__(self, codec: Codec, retention: timedelta) -> None:
         self._codec = codec
         self._retention = retention
+        self._known = KnownExecutions()
 
     @property
     @abc.abstractmethod
@@ -118,6 +120,7 @@ class LeaseWrites(abc.ABC):
         if unsure:
             held = {"_id": {"$in": unsure}, "state": ExecutionState.RUNNING, "begin_request_id": lease.request_id}
             granted.update([document["_id"] async for document in self._executions.find(held, {"_id": 1})])
+        self._known.remember(_granted(lease, grant) for grant in grants if grant.execution.execution_id in granted)
         return GrantResult(frozenset(granted), overlapping)
 
     async def _grant_singly(
@@ -160,6 +163,7 @@ class LeaseWrites(abc.ABC):
         alike: dict[_Ending, list[FinishWrite]] = defaultdict(list)
         for write in writes:
             alike[_ending(write)].append(write)
+        self._known.forget(write.execution_id for write in writes)
         matched = 0
         for ending, group in alike.items():
             for start in range(0, len(group), MAX_TOGETHER):
@@ -182,6 +186,7 @@ class LeaseWrites(abc.ABC):
 
     async def wait(self, writes: Sequence[WaitWrite]) -> frozenset[str]:
         """Put executions back to READY; returns the ids for which it was applied, now or before."""
+        self._known.forget(write.execution_id for write in writes)
         result = await self._executions.bulk_write(
             [
                 UpdateOne(
@@ -327,3 +332,23 @@ def _grant_update(lease: Lease, job_revision: int) -> Document:
         "$unset": {"queue_slot": "", "wait_reason": ""},
         "$inc": {"fencing_token": 1, "attempt_number": 1},
     }
+
+
+def _granted(lease: Lease, grant: GrantWrite) -> Execution:
+    """Return the execution as `_grant_update` leaves it, but for a lost attempt, with which it is not remembered."""
+    execution = grant.execution
+    return replace(
+        execution,
+        state=ExecutionState.RUNNING,
+        phase=Phase.LEASED,
+        wake_time=lease.expire_time,
+        executor_id=lease.executor_id,
+        begin_request_id=lease.request_id,
+        begin_time=lease.begin_time,
+        delivery_path=lease.path,
+        job_revision=grant.job_revision,
+        wait_reason="",
+        fencing_token=execution.fencing_token + 1,
+        attempt_number=execution.attempt_number + 1,
+        attempts=execution.attempts if grant.lost_attempt is None else (grant.lost_attempt,),
+    )

@@ -1,0 +1,71 @@
+"""What is remembered of records is bounded; what a replica may recall of them is held by the contract tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.scheduler.adapters.mongo import known_executions, known_jobs
+from services.scheduler.adapters.mongo.known_executions import KnownExecutions
+from services.scheduler.adapters.mongo.known_jobs import KnownJobs
+from services.scheduler.domain.execution import Callback, Execution
+from services.scheduler.domain.job import Body, Job, Target
+from tests.support.scheduler_values import a_definition, a_job, an_attempt, an_execution
+
+
+def moving(job: Job) -> dict[str, Any]:
+    return {
+        "_id": job.job_id,
+        "revision": job.revision,
+        "state": job.state.value,
+        "next_fire_time": job.next_fire_time,
+        "next_due_time": job.next_due_time,
+        "consecutive_failures": job.consecutive_failures,
+    }
+
+
+def test_the_job_that_was_remembered_first_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_jobs, "MAX_JOBS", 2)
+    known, jobs = KnownJobs(), [a_job(), a_job(), a_job()]
+    for job in jobs:
+        known.remember(job, {})
+    assert known.among([job.job_id for job in jobs]) == [job.job_id for job in jobs[1:]]
+    assert [known.recall(moving(job)) for job in jobs] == [None, *jobs[1:]]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        Target("https://api.example.com", "a" * (known_jobs.MAX_TEXT + 1)),
+        Target("https://api.example.com", "a", body=Body(template='"' + "a" * known_jobs.MAX_TEXT + '"')),
+    ],
+)
+def test_a_large_job_is_not_remembered(target: Target) -> None:
+    known, job = KnownJobs(), a_job(a_definition(target=target))
+    known.remember(job, {})
+    assert known.among([job.job_id]) == []
+
+
+def test_the_execution_that_was_remembered_first_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_executions, "MAX_EXECUTIONS", 2)
+    known, executions = KnownExecutions(), [an_execution(), an_execution(), an_execution()]
+    known.remember(executions)
+    ids = [execution.execution_id for execution in executions]
+    assert known.among(ids) == ids[1:]
+    known.forget(ids)
+    assert known.among(ids) == []
+
+
+@pytest.mark.parametrize(
+    "execution",
+    [
+        an_execution(phase=None),
+        an_execution(attempts=(an_attempt(),)),
+        an_execution(callback=Callback("https://api.example.com", b"body", "job-1")),
+    ],
+)
+def test_what_is_over_or_has_no_bound_is_not_remembered(execution: Execution) -> None:
+    known = KnownExecutions()
+    known.remember([execution])
+    assert known.among([execution.execution_id]) == []
