@@ -29,8 +29,7 @@ MAX_JOBS = 5_000
 """More than the attempts that a few executors hold at a time, each between the two times that its job is asked for."""
 
 MAX_TEXT = 8_192
-"""Characters of a prompt or a template up to which a job is remembered: this bounds the memory, and larger ones are few.
-"""
+"""Characters of a prompt or a template up to which a job is remembered, which bounds the memory; few have more."""
 
 
 class KnownJobs:
