@@ -258,7 +258,7 @@ class Scheduler:
                 self._nudge,
                 self.safeguards.usage,
                 self._clock,
-                random.SystemRandom().random,
+                random.Random().random,  # noqa: S311 - spreads retries, guards nothing
             ),
             DescribeGrants(
                 self.safeguards.signing_secrets, self._target_hosts, self._default_limits(), self._executions

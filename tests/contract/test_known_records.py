@@ -147,15 +147,31 @@ async def _move(other: MongoJobStore, job: Job) -> None:
         pytest.param(lambda other, job: other.stop(job.job_id, JobState.PAUSED, "WHY", "note", LATER), id="stopped"),
     ],
 )
-async def test_a_job_is_read_as_another_replica_left_it(in_mongo: bool, change: ChangeJob) -> None:
+@pytest.mark.parametrize("created_here", [False, True])
+async def test_a_job_is_read_as_another_replica_left_it(in_mongo: bool, change: ChangeJob, created_here: bool) -> None:
     store, job = jobs(), a_job()
-    await store.insert_new([job])
+    await (store if created_here else jobs()).insert_new([job])
     assert (await store.load([job.job_id]))[job.job_id] == job
     await change(jobs(), job)
     expected = await jobs().get(SCOPE, job.job_id)
     assert expected != job
     for _ in range(2):
         assert (await store.load([job.job_id]))[job.job_id] == expected
+
+
+async def test_a_job_with_secrets_is_read_without_them(in_mongo: bool) -> None:
+    target = Target("https://api.example.com/v1", "Say hello.", (Header("Authorization", "s3cret", sensitive=True),))
+    store, job = jobs(), a_job(a_definition(target=target))
+    await store.insert_new([job])
+    for _ in range(2):
+        assert (await store.load([job.job_id]))[job.job_id].definition.target.headers[0].value == ""
+
+
+async def test_a_refused_job_is_not_remembered(in_mongo: bool) -> None:
+    store, first, second = jobs(), a_job(idempotency_key="k"), a_job(idempotency_key="k")
+    await store.insert_new([first])
+    assert await store.insert_new([second, a_job()]) == {second.job_id}
+    assert await store.load([second.job_id]) == {}
 
 
 async def test_a_completed_job_is_read_as_one(in_mongo: bool) -> None:

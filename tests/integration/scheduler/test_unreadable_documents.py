@@ -49,7 +49,9 @@ async def test_executions_of_a_job_that_cannot_be_read_wait(
 ) -> None:
     job_id = await due_now(api)
     (execution_id,) = await api.tick()
-    await database.jobs.update_one({"_id": job_id}, {"$set": {"definition.overlap": "SOMETIMES"}})
+    # As a newer version writes it: whoever changes a definition makes a new revision.
+    newer = {"$set": {"definition.overlap": "SOMETIMES"}, "$inc": {"revision": 1}}
+    await database.jobs.update_one({"_id": job_id}, newer)
     refused = await api.begin(execution_id)
     assert [(refusal.execution_id, refusal.reason) for refusal in refused.refusals] == [(execution_id, "NOT_READY")]
     stored = await database.executions.find_one({"_id": execution_id})

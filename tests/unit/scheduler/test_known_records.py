@@ -22,6 +22,7 @@ def moving(job: Job) -> dict[str, Any]:
         "next_fire_time": job.next_fire_time,
         "next_due_time": job.next_due_time,
         "consecutive_failures": job.consecutive_failures,
+        "duplicate_until": job.duplicate_until,
     }
 
 
@@ -29,7 +30,7 @@ def test_the_job_that_was_remembered_first_goes_first(monkeypatch: pytest.Monkey
     monkeypatch.setattr(known_jobs, "MAX_JOBS", 2)
     known, jobs = KnownJobs(), [a_job(), a_job(), a_job()]
     for job in jobs:
-        known.remember(job, {})
+        known.remember(job, None)
     assert known.among([job.job_id for job in jobs]) == [job.job_id for job in jobs[1:]]
     assert [known.recall(moving(job)) for job in jobs] == [None, *jobs[1:]]
 
@@ -37,14 +38,25 @@ def test_the_job_that_was_remembered_first_goes_first(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "target",
     [
-        Target("https://api.example.com", "a" * (known_jobs.MAX_TEXT + 1)),
-        Target("https://api.example.com", "a", body=Body(template='"' + "a" * known_jobs.MAX_TEXT + '"')),
+        Target("https://api.example.com", "a" * 60),
+        Target("https://api.example.com", "a" * 30, body=Body(template="b" * 30)),
     ],
 )
-def test_a_large_job_is_not_remembered(target: Target) -> None:
-    known, job = KnownJobs(), a_job(a_definition(target=target))
-    known.remember(job, {})
-    assert known.among([job.job_id]) == []
+def test_large_jobs_leave_room_for_few_others(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_jobs, "MAX_CHARACTERS", 100)
+    known, small, large = KnownJobs(), a_job(), [a_job(a_definition(target=target)) for _ in range(3)]
+    for job in (small, *large):
+        known.remember(job, None)
+    assert known.among([small.job_id, *(job.job_id for job in large)]) == [large[-1].job_id]
+    known.remember(large[-1], None)
+    assert known.recall(moving(large[-1])) == large[-1]
+
+
+def test_a_job_larger_than_all_room_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_jobs, "MAX_CHARACTERS", 10)
+    known, job = KnownJobs(), a_job(a_definition(target=Target("https://api.example.com", "a" * 11)))
+    known.remember(job, None)
+    assert known.recall(moving(job)) is None
 
 
 def test_the_execution_that_was_remembered_first_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError
 
 from libs.common.errors import NotFoundError
+from libs.common.instants import truncate_to_millis
 from services.scheduler.adapters.audit_trail import mark_event_stored
 from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
 from services.scheduler.adapters.mongo.codec import Document
@@ -100,6 +101,9 @@ class MongoJobStore:
         for job_id, event in events.items():
             if job_id not in refused:
                 self._outbox.written(event)
+        for job in jobs:
+            if job.job_id not in refused and _is_as_stored(job):
+                self._known.remember(job, None)
         return refused
 
     async def get(self, scope: OrgScope, job_id: str) -> Job:
@@ -176,7 +180,7 @@ class MongoJobStore:
 
     def _learn(self, document: Mapping[str, Any]) -> Job:
         job = self._form.decode(document)
-        self._known.remember(job, document)
+        self._known.remember(job, document.get("secret_key_ids"))
         return job
 
     async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
@@ -293,6 +297,12 @@ class MongoJobStore:
 
     def _passed_over(self, collection: str) -> None:
         """Hear of a document that could not be read; for those who count them."""
+
+
+def _is_as_stored(job: Job) -> bool:
+    """Whether a new job would be read as it is here: without secrets, and in whole milliseconds."""
+    has_secrets = any(header.sensitive for header in job.definition.target.headers)
+    return not has_secrets and job.create_time == truncate_to_millis(job.create_time)
 
 
 def _shared_move(group: Sequence[CursorMove]) -> UpdateMany:
