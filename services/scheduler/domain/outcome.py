@@ -27,6 +27,9 @@ BACKOFF_JITTER = 0.2
 STOP_REASON = "TARGET_ASKED_TO_STOP"
 """Why an execution ended whose target asked to stop; its job is paused for it."""
 
+CHECK_FAILED = "CHECK_FAILED"
+"""The reason of an answer whose status succeeds and whose content does not."""
+
 UNRETRYABLE_UNSENT = frozenset({"BAD_HEADER", "BAD_URL", "BLOCKED_ADDRESS"})
 """Reasons of unsent requests that no repetition mends."""
 
@@ -173,7 +176,7 @@ def _classify(report: AttemptReport, definition: JobDefinition) -> tuple[Outcome
             return Outcome.TIMED_OUT, True
     status = report.response.status_code if report.response else 0
     if is_success_status(status, definition.response.success_codes):
-        if report.error_reason == "CHECK_FAILED":
+        if report.error_reason == CHECK_FAILED:
             return Outcome.CHECK_FAILED, True
         return Outcome.SUCCEEDED, False
     if status == 429:

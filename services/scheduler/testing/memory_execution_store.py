@@ -40,7 +40,9 @@ class MemoryExecutionStore(MemoryLeaseWrites, MemoryCancelWrites):
         async with operation(self._checkpoint, "executions.insert_new"):
             for execution in executions:
                 if execution.execution_id not in self._records:
-                    self._records[execution.execution_id] = Record(as_stored(execution))
+                    stored = as_stored(execution)
+                    self._records[execution.execution_id] = Record(stored)
+                    self._recalled[execution.execution_id] = stored
                     self._note(audit)
 
     async def get(self, scope: OrgScope, execution_id: str) -> Execution:
@@ -87,6 +89,10 @@ class MemoryExecutionStore(MemoryLeaseWrites, MemoryCancelWrites):
                 for execution_id in execution_ids
                 if execution_id in self._records
             }
+
+    def recall(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
+        """Return executions as some replica inserted or granted them, however they stand by now."""
+        return {e_id: self._recalled[e_id] for e_id in execution_ids if e_id in self._recalled}
 
     async def load_with_answers(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
         """Return the executions that exist, by id, of any org, with their answers but not the answers' bytes."""

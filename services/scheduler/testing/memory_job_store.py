@@ -28,6 +28,8 @@ class MemoryJobStore:
         self._checkpoint = checkpoint
         self._jobs: dict[str, Job] = {}
         self._counted: dict[str, list[str]] = {}
+        self._recalled: dict[str, Job] = {}
+        """Jobs as they were inserted or loaded last: what a replica may remember of them."""
         self.events: list[AuditEvent] = []
         """The audit events that travelled with changes, in order."""
 
@@ -45,7 +47,7 @@ class MemoryJobStore:
                 if self._is_taken(job):
                     refused.add(job.job_id)
                     continue
-                self._jobs[job.job_id] = as_stored(job)
+                self._jobs[job.job_id] = self._recalled[job.job_id] = as_stored(job)
                 self._note(events.get(job.job_id))
         return frozenset(refused)
 
@@ -129,7 +131,13 @@ class MemoryJobStore:
     async def load(self, job_ids: Collection[str]) -> Mapping[str, Job]:
         """Return the jobs that exist, by id, of any org."""
         async with operation(self._checkpoint, "jobs.load"):
-            return {job_id: self._jobs[job_id] for job_id in job_ids if job_id in self._jobs}
+            loaded = {job_id: self._jobs[job_id] for job_id in job_ids if job_id in self._jobs}
+        self._recalled |= loaded
+        return loaded
+
+    def recall(self, job_ids: Collection[str]) -> Mapping[str, Job]:
+        """Return jobs as some replica inserted or loaded them, however they stand by now."""
+        return {job_id: self._recalled[job_id] for job_id in job_ids if job_id in self._recalled}
 
     async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
         """Return which of the jobs exist."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -32,6 +32,12 @@ class MemoryLeaseWrites:
         self._retention = retention
         self._checkpoint = checkpoint
         self._records: dict[str, Record] = {}
+        self._recalled: dict[str, Execution] = {}
+        """Executions as they were inserted or granted: what a replica may remember of them, or an older state."""
+
+    def _forget(self, execution_ids: Iterable[str]) -> None:
+        for execution_id in execution_ids:
+            self._recalled.pop(execution_id, None)
 
     async def grant(self, lease: Lease, grants: Sequence[GrantWrite]) -> GrantResult:
         """Take READY (or lost) executions to RUNNING under new leases."""
@@ -50,6 +56,7 @@ class MemoryLeaseWrites:
                     overlapping.add(execution_id)
                 else:
                     self._write_grant(record, lease, grant)
+                    self._recalled[execution_id] = record.execution
                     granted.add(execution_id)
         return GrantResult(frozenset(granted), frozenset(overlapping))
 
@@ -84,6 +91,7 @@ class MemoryLeaseWrites:
     async def finish(self, writes: Sequence[FinishWrite]) -> frozenset[str]:
         """End executions; returns the ids that stand so now."""
         standing: set[str] = set()
+        self._forget(write.execution_id for write in writes)
         async with operation(self._checkpoint, "executions.finish"):
             for write in writes:
                 record = self._records.get(write.execution_id)
@@ -121,6 +129,7 @@ class MemoryLeaseWrites:
     async def wait(self, writes: Sequence[WaitWrite]) -> frozenset[str]:
         """Put executions back to READY; returns the ids for which it was applied, now or before."""
         standing: set[str] = set()
+        self._forget(write.execution_id for write in writes)
         async with operation(self._checkpoint, "executions.wait"):
             for write in writes:
                 record = self._records.get(write.execution_id)

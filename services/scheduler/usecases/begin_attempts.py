@@ -57,6 +57,8 @@ class BeginBatch:
     granted: list[GrantedAttempt] = field(default_factory=list)
     refused: dict[str, Refuse] = field(default_factory=dict)
     more: bool = False
+    size_bytes: int = 0
+    """More than what the requests of the grants take."""
 
 
 @dataclass(slots=True)
@@ -78,11 +80,15 @@ class BeginAttempts:
 
     async def begin(self, executor_id: str, request_id: str, execution_ids: Collection[str]) -> BeginBatch:
         """Grant delivered executions; a repetition under the same request id returns the same grants."""
-        found = await self.executions.load(execution_ids)
-        batch = await self._grant(executor_id, request_id, found.values(), DeliveryPath.STREAM)
-        for execution_id in execution_ids:
-            if execution_id not in found:
-                batch.refused[execution_id] = Refuse("NOT_FOUND")
+        batch = BeginBatch()
+        # One that this replica materialized is most likely as it was then, and its grant tells if it is not.
+        fresh = [one for one in self.executions.recall(execution_ids).values() if not one.fencing_token]
+        await self._grant(executor_id, request_id, fresh, DeliveryPath.STREAM, batch, as_remembered=True)
+        decided = {granted.execution.execution_id for granted in batch.granted} | batch.refused.keys()
+        if left := [execution_id for execution_id in execution_ids if execution_id not in decided]:
+            found = await self.executions.load(left)
+            await self._grant(executor_id, request_id, found.values(), DeliveryPath.STREAM, batch)
+            batch.refused |= {execution_id: Refuse("NOT_FOUND") for execution_id in left if execution_id not in found}
         return batch
 
     async def poll_overdue(self, executor_id: str, request_id: str, limit: int) -> BeginBatch:
@@ -132,23 +138,43 @@ class BeginAttempts:
     async def _poll(self, executor_id: str, request_id: str, limit: int, found: Sequence[Execution]) -> BeginBatch:
         # Executors that poll at one moment find the same executions; a random half lets most of them win something.
         chosen = found if len(found) <= limit else random.sample(found, limit)
-        batch = await self._grant(executor_id, request_id, chosen, DeliveryPath.POLL)
+        batch = BeginBatch()
+        await self._grant(executor_id, request_id, chosen, DeliveryPath.POLL, batch)
         batch.more = batch.more or len(found) > limit
         return batch
 
     async def _grant(
-        self, executor_id: str, request_id: str, found: Collection[Execution], path: DeliveryPath
-    ) -> BeginBatch:
-        batch = BeginBatch()
+        self,
+        executor_id: str,
+        request_id: str,
+        found: Collection[Execution],
+        path: DeliveryPath,
+        batch: BeginBatch,
+        *,
+        as_remembered: bool = False,
+    ) -> None:
+        """Grant or refuse executions as they were read; of those as remembered leave open what is not granted."""
         if not found:
-            return batch
+            return
         now = truncate_to_millis(self.clock.now())
         jobs, unreadable = await self._load_jobs(found)
-        writes = await self._decide(found, jobs, unreadable, batch, request_id=request_id, now=now)
+        writes: Sequence[GrantWrite]
+        if as_remembered:
+            writes = [
+                GrantWrite(execution, job.revision)
+                async for execution in in_turns(found)
+                if execution.job_id not in unreadable
+                and (job := jobs.get(execution.job_id)) is not None
+                and decide_begin(execution, job, now) == Grant()
+            ]
+        else:
+            writes = await self._decide(found, jobs, unreadable, batch, request_id=request_id, now=now)
         if writes:
             lease = Lease(request_id, executor_id, now, now + self.lease, path)
-            await self._write_grants(lease, self._that_fit(writes, jobs, batch, now), jobs, batch)
-        return batch
+            writes = self._that_fit(writes, jobs, batch, now)
+            lost = await self._write_grants(lease, writes, jobs, batch)
+            if not as_remembered:
+                batch.refused |= {execution.execution_id: Refuse("LEASED") for execution in lost}
 
     async def _decide(
         self,
@@ -203,10 +229,9 @@ class BeginAttempts:
         self, writes: Sequence[GrantWrite], jobs: Mapping[str, Job], batch: BeginBatch, now: datetime
     ) -> Sequence[GrantWrite]:
         """Return the first grants whose requests fit one reply, and refuse the others until the next call."""
-        size = 0
         for index, write in enumerate(writes):
-            size += largest_request(jobs[write.execution.job_id].definition.target)
-            if size > MAX_REPLY_BYTES and index:
+            batch.size_bytes += largest_request(jobs[write.execution.job_id].definition.target)
+            if batch.size_bytes > MAX_REPLY_BYTES and (index or batch.granted):
                 left = {surplus.execution.execution_id: Refuse("LATER", now) for surplus in writes[index:]}
                 batch.refused |= left
                 batch.more = True
@@ -215,7 +240,9 @@ class BeginAttempts:
 
     async def _write_grants(
         self, lease: Lease, writes: Sequence[GrantWrite], jobs: Mapping[str, Job], batch: BeginBatch
-    ) -> None:
+    ) -> Sequence[Execution]:
+        """Write grants, and return the executions that somebody else changed since they were read."""
+        lost: list[Execution] = []
         result = await self.executions.grant(lease, writes)
         # If we die here, the grants are leases that nobody knows of; the executor repeats the call under the same
         # request id and gets them, or the leases run out and the poll path grants anew.
@@ -236,7 +263,8 @@ class BeginAttempts:
                     execution, jobs[execution.job_id], lease.begin_time
                 )
             else:
-                batch.refused[execution.execution_id] = Refuse("LEASED")
+                lost.append(execution)
+        return lost
 
     async def _decide_overlap(self, execution: Execution, job: Job, now: datetime) -> Refuse:
         """Decide a fire that met a running execution of its job: at its due time, not by the lead before it."""

@@ -128,6 +128,13 @@ class JobStore(Protocol):
         """Return the jobs that exist and can be read, by id, of any org."""
         ...
 
+    def recall(self, job_ids: Collection[str]) -> Mapping[str, Job]:
+        """Return those of the jobs that this replica remembers, as it stored or loaded them last; without a read.
+
+        They may stand otherwise by now, so what is built on them is written by compare-and-set.
+        """
+        ...
+
     async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
         """Return which of the jobs exist, whether this version can read them or not."""
         ...
@@ -300,6 +307,13 @@ class ExecutionStore(Protocol):
 
     async def load(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
         """Return the executions that exist, by id, of any org, without answers."""
+        ...
+
+    def recall(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
+        """Return those of the executions that this replica remembers, as it inserted or granted them; without a read.
+
+        They may stand otherwise by now, so what is built on them is written by compare-and-set.
+        """
         ...
 
     async def load_with_answers(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:

@@ -15,8 +15,9 @@ from libs.common.crash_points import crash_point
 from libs.common.turns import in_turns
 from services.scheduler.domain.callback import callback_job, is_told
 from services.scheduler.domain.execution import Attempt, Execution, ExecutionState, Outcome, head_of
-from services.scheduler.domain.job import Job
+from services.scheduler.domain.job import Job, JobState
 from services.scheduler.domain.outcome import (
+    CHECK_FAILED,
     STOP_REASON,
     AttemptReport,
     Decision,
@@ -26,6 +27,7 @@ from services.scheduler.domain.outcome import (
     Retry,
     attempt_reason,
     decide_outcome,
+    is_success_status,
 )
 from services.scheduler.domain.target_host import TARGET_WAIT_REASONS
 from services.scheduler.domain.target_url import split_target_url
@@ -56,8 +58,7 @@ class ReportAttempts:
 
     async def __call__(self, reports: Sequence[AttemptReport]) -> Mapping[Reported, ExecutionState]:
         """Apply reports; returns those that counted, now or by an earlier copy, with their executions' states."""
-        executions = await self.executions.load({report.execution_id for report in reports})
-        jobs = await self.jobs.load({execution.job_id for execution in executions.values()})
+        executions, jobs = await self._read(reports)
         counted: dict[Reported, ExecutionState] = {}
         writes: dict[str, FinishWrite | WaitWrite] = {}
         async for report in in_turns(reports):
@@ -79,6 +80,27 @@ class ReportAttempts:
             state = write.state if isinstance(write, FinishWrite) else ExecutionState.READY
             counted[execution_id, write.fencing_token] = state
         return counted
+
+    async def _read(self, reports: Sequence[AttemptReport]) -> tuple[Mapping[str, Execution], Mapping[str, Job]]:
+        """Return the executions and their jobs: of plain successes as this replica remembers them, else as they stand.
+
+        A plain success is written under its fencing token, and nothing that may have changed since decides about it.
+        """
+        ids = {report.execution_id for report in reports}
+        executions = self.executions.recall(ids)
+        jobs = self.jobs.recall({execution.job_id for execution in executions.values()})
+        asked = {
+            report.execution_id
+            for report in reports
+            if (execution := executions.get(report.execution_id)) is None
+            or (job := jobs.get(execution.job_id)) is None
+            or not _is_plain_success(report, execution, job)
+        }
+        if not asked:
+            return executions, jobs
+        loaded = await self.executions.load(asked)
+        kept = {execution_id: execution for execution_id, execution in executions.items() if execution_id not in asked}
+        return {**kept, **loaded}, {**jobs, **await self.jobs.load({one.job_id for one in loaded.values()})}
 
     def _write(self, report: AttemptReport, execution: Execution, job: Job | None) -> FinishWrite | WaitWrite:
         if report.response is not None and self.answers.is_full(execution.org_id):
@@ -149,6 +171,26 @@ class ReportAttempts:
             if write.response is not None:
                 org_id = executions[write.execution_id].org_id
                 self.answers.add_answer(org_id, write.response.stored_size_bytes, write.end_time)
+
+
+def _is_plain_success(report: AttemptReport, execution: Execution, job: Job) -> bool:
+    """Whether a report ends its execution as SUCCEEDED, and leaves nothing to do for its job but to complete it.
+
+    The job is as its begin read it. A cursor that may come to its end meanwhile has to be read again.
+    """
+    definition = job.definition
+    return (
+        _holds_lease(execution, report)
+        and report.result is Result.ANSWERED
+        and not report.stop_requested
+        and report.error_reason != CHECK_FAILED
+        and report.response is not None
+        and is_success_status(report.response.status_code, definition.response.success_codes)
+        and job.state is JobState.ACTIVE
+        and not job.consecutive_failures
+        and (job.next_fire_time is None or definition.schedule.end_time is None)
+        and not is_told(definition.callback, ExecutionState.SUCCEEDED)
+    )
 
 
 def _holds_lease(execution: Execution, report: AttemptReport) -> bool:

@@ -172,6 +172,8 @@ async def test_a_report_of_a_purged_job_ends_unknown(world: World) -> None:
     job, execution_id = await due(world)
     granted = await world.begun(execution_id)
     world.jobs._jobs.pop(job.job_id)
+    # It was deleted so long before that no replica remembers it.
+    world.jobs._recalled.pop(job.job_id)
     assert await world.report(granted)
     assert world.state(execution_id) == (S.UNKNOWN, "JOB_DELETED")
 

@@ -115,6 +115,10 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
             found |= {execution.execution_id: execution for execution in read}
         return found
 
+    def recall(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
+        """Return those of the executions that are remembered, as they were inserted or granted."""
+        return self._known.get(execution_ids)
+
     async def load_with_answers(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
         """Return the executions that exist, by id, of any org, with their answers but not the answers' bytes."""
         cursor = self._executions.find({"_id": {"$in": list(execution_ids)}}, _WITHOUT_ANSWER_BYTES)

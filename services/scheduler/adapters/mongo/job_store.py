@@ -178,6 +178,10 @@ class MongoJobStore:
             jobs |= {job.job_id: job for job in await self._readable.decode(cursor, self._learn)}
         return jobs
 
+    def recall(self, job_ids: Collection[str]) -> Mapping[str, Job]:
+        """Return those of the jobs that are remembered, as they were stored or loaded last."""
+        return self._known.get(job_ids)
+
     def _learn(self, document: Mapping[str, Any]) -> Job:
         job = self._form.decode(document)
         self._known.remember(job, document.get("secret_key_ids"))

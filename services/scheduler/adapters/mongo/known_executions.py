@@ -1,5 +1,6 @@
 """Remembers executions from their insert to their begin and from their grant to their report, as this replica wrote
-them, so that each of the two reads a few marks of the record instead of all of it.
+them, so that each of the two reads a few marks of the record instead of all of it, or nothing where its own write is
+told by the database whether they still stood so.
 
 Every write of a live execution changes one of the marks, so a record whose marks are as they were left has not changed
 at all. One that other replicas wrote, or that anybody changed meanwhile, is read as a whole. Nothing is lost with the
@@ -48,6 +49,10 @@ class KnownExecutions:
     def among(self, execution_ids: Collection[str]) -> list[str]:
         """Return which of the executions are remembered."""
         return [execution_id for execution_id in execution_ids if execution_id in self._executions]
+
+    def get(self, execution_ids: Collection[str]) -> dict[str, Execution]:
+        """Return those that are remembered, as they stood then."""
+        return {e_id: known[0] for e_id in execution_ids if (known := self._executions.get(e_id)) is not None}
 
     def recall(self, document: Mapping[str, Any]) -> Execution | None:
         """Return the execution if it stands as its marks were left; None when it has to be read as a whole."""

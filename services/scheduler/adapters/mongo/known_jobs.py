@@ -54,6 +54,10 @@ class KnownJobs:
         """Return which of the jobs are remembered."""
         return [job_id for job_id in job_ids if job_id in self._jobs]
 
+    def get(self, job_ids: Collection[str]) -> dict[str, Job]:
+        """Return those that are remembered, as they stood then."""
+        return {job_id: known.job for job_id in job_ids if (known := self._jobs.get(job_id)) is not None}
+
     def remember(self, job: Job, key_ids: list[str] | None) -> None:
         """Remember a job as it is stored, with its secrets sealed under these keys."""
         self._forget(job.job_id)
