@@ -26,10 +26,11 @@ from libs.common.supervised_loop import run_forever
 from libs.common.tracing import configure_tracing
 from services.executor.adapters.due_alarm import make_alarm
 from services.executor.adapters.http.answer_packing import AnswerPacker
+from services.executor.adapters.http.deadlines import Deadlines
 from services.executor.adapters.http.guarded_connector import GuardedConnector, SystemLookup
 from services.executor.adapters.http.response_checks import ResponseChecker
-from services.executor.adapters.http.session import open_session
 from services.executor.adapters.http.target_caller import HttpTargetCaller
+from services.executor.adapters.http.target_wire import TargetWire
 from services.executor.adapters.measured_gates import MeasuredGates
 from services.executor.adapters.redis_gates.gates import RedisGates
 from services.executor.adapters.scheduler_attempts import SchedulerAttempts
@@ -151,8 +152,15 @@ def open_target_caller(settings: ExecutorSettings, clock: SchedulerClock, edges:
         keepalive_seconds=settings.keepalive_seconds,
         dns_cache_seconds=settings.dns_cache_seconds,
     )
-    session = open_session(connector)
-    edges.push_async_callback(session.close)
+    wire = TargetWire(connector)
+    edges.push_async_callback(wire.close)
+    deadlines = Deadlines(SystemClock())
+    edges.callback(deadlines.close)
     return HttpTargetCaller(
-        session, AnswerPacker(threads), ResponseChecker(threads), clock, f"Punctual/{version('punctual')}"
+        wire,
+        deadlines,
+        AnswerPacker(threads),
+        ResponseChecker(threads),
+        clock,
+        user_agent=f"Punctual/{version('punctual')}",
     )

@@ -16,13 +16,15 @@ from services.executor.domain.attempt import Grant, Header, TargetRequest
 from services.executor.domain.signature import signature_headers
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code != 0x09)
+"""All control characters but the tab, which is blank space."""
 _BREAKS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _RESERVED = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect"}
     | {"proxy-authorization", "proxy-connection", "idempotency-key", "webhook-id", "webhook-timestamp"}
     | {"webhook-signature", "traceparent"}
 )
-_DEFAULTS = (("Accept-Encoding", "identity"), ("Content-Type", "application/json"))
+_DEFAULTS = (("Accept", "*/*"), ("Accept-Encoding", "identity"), ("Content-Type", "application/json"))
 _RESERVED_PREFIX = "punctual-"
 _ALWAYS_SENSITIVE = frozenset({"authorization", "cookie", "x-api-key", "api-key", "proxy-authorization"})
 
@@ -68,6 +70,22 @@ def lines_for_any_origin(
     if grant.trace_parent:
         lines.append(("traceparent", grant.trace_parent))
     return lines
+
+
+def request_head(start: str, lines: Sequence[tuple[str, str]], body_size: int) -> bytes:
+    """Return the head of a POST as it is sent: its start, lines as above, and the length of its body.
+
+    `start` is the request line and the Host, each with its line break.
+
+    Raises:
+        BadHeaderError: there is a control character somewhere, so that a line might be more than one.
+    """
+    text = "".join([f"{name}: {value}\r\n" for name, value in lines])
+    head = f"{start}{text}Content-Length: {body_size}\r\n\r\n".encode()
+    # The last look at all these lines, wherever their values came from: two controls end each of them, and the head.
+    if len(head) - len(head.translate(None, _CONTROLS)) != 2 * (len(lines) + 4):
+        raise BadHeaderError("the head of the request holds a control character")
+    return head
 
 
 def rfc3339(instant: datetime) -> str:

@@ -13,10 +13,11 @@ from aiohttp import web
 
 from libs.common.clock import SystemClock
 from services.executor.adapters.http.answer_packing import AnswerPacker
+from services.executor.adapters.http.deadlines import Deadlines
 from services.executor.adapters.http.guarded_connector import GuardedConnector, Lookup, SystemLookup
 from services.executor.adapters.http.response_checks import ResponseChecker
-from services.executor.adapters.http.session import open_session
 from services.executor.adapters.http.target_caller import HttpTargetCaller
+from services.executor.adapters.http.target_wire import TargetWire
 from services.executor.domain.address_guard import AddressGuard, AllowedTarget
 from services.executor.domain.attempt import (
     AttemptLimits,
@@ -136,6 +137,15 @@ async def open_caller(*allowed: str, lookup: Lookup | None = None) -> AsyncItera
         connector = GuardedConnector(
             guard, lookup or system, limit_per_host=100, keepalive_seconds=15, dns_cache_seconds=10
         )
-        session = open_session(connector)
-        edges.push_async_callback(session.close)
-        yield HttpTargetCaller(session, AnswerPacker(threads), ResponseChecker(threads), SystemClock(), "Punctual/test")
+        wire = TargetWire(connector)
+        edges.push_async_callback(wire.close)
+        deadlines = Deadlines(SystemClock())
+        edges.callback(deadlines.close)
+        yield HttpTargetCaller(
+            wire,
+            deadlines,
+            AnswerPacker(threads),
+            ResponseChecker(threads),
+            SystemClock(),
+            user_agent="Punctual/test",
+        )

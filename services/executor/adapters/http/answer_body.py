@@ -12,8 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import IO
 
-from aiohttp import ClientResponse
-
+from services.executor.adapters.http.target_wire import TargetResponse
 from services.executor.domain.answer import SHORT_BYTES
 from services.executor.domain.attempt import ResponsePolicy
 from services.executor.domain.secret_mask import SecretMask
@@ -64,7 +63,7 @@ class Body:
         self.spool.close()
 
 
-async def read_body(response: ClientResponse, policy: ResponsePolicy, mask: SecretMask) -> Body:
+async def read_body(response: TargetResponse, policy: ResponsePolicy, mask: SecretMask) -> Body:
     """Read the body up to the policy's cap; the response is done with afterwards.
 
     An answer that is not to be stored is read on to the cap all the same, so that its connection can be used again, but
@@ -73,8 +72,10 @@ async def read_body(response: ClientResponse, policy: ResponsePolicy, mask: Secr
     keep = policy.max_size_bytes if policy.store_full_response or policy.checks else SHORT_BYTES
     stream = mask.stream()
     body = Body(io.BytesIO(), 0, 0, truncated=False)
+    content = response.content
     try:
-        while piece := await response.content.readany():
+        while not content.at_eof():
+            piece = await content.readany()
             room = policy.max_size_bytes - body.total
             body.total += len(piece)
             _append(body, stream.feed(piece[:room]), keep)
@@ -88,6 +89,7 @@ async def read_body(response: ClientResponse, policy: ResponsePolicy, mask: Secr
         response.close()
         body.close()
         raise
+    response.release()
     body.truncated = body.truncated or body.size < body.total
     if body.total > policy.max_size_bytes:
         announced = response.content_length

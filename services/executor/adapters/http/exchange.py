@@ -1,4 +1,4 @@
-"""How far one call has come, and its timer: the first byte and the whole answer are phases of the same deadline.
+"""How far one call has come, and its deadline: the first byte and the whole answer are phases of the same one.
 
 The total counts from the instant at which the request may leave, over all redirects, down to the last byte, so that an
 answer that trickles cannot outlive it. The connect timeout is aiohttp's own, which arms it only when no pooled
@@ -8,10 +8,10 @@ nothing.
 
 from __future__ import annotations
 
-import asyncio
 import enum
 from contextvars import ContextVar
 
+from services.executor.adapters.http.deadlines import Deadline, Deadlines
 from services.executor.domain.report import CallProgress
 from services.executor.usecases.ports import Release
 
@@ -28,18 +28,19 @@ class Phase(enum.Enum):
 
 
 class Exchange:
-    """One call's state; `timer` runs to the deadline and is moved only where a phase may not take that long."""
+    """One call's state; `deadline` is moved where a phase may not take as long as the whole."""
 
     def __init__(
-        self, progress: CallProgress, timer: asyncio.Timeout, release: Release, *, total: float, first_byte: float
+        self, progress: CallProgress, deadlines: Deadlines, release: Release, *, total: float, first_byte: float
     ) -> None:
         """Take the timeouts in seconds."""
         self._progress = progress
-        self._timer = timer
+        self._clock = deadlines
         self._release: Release | None = release
         self._total = total
-        self._deadline = asyncio.get_running_loop().time() + total
+        self._ends_at = deadlines.now() + total
         self._first_byte = first_byte
+        self.deadline = Deadline(deadlines, self._ends_at)
         self.host = ""
         """The host name being dialled, by which the address guard's allow-list may go."""
         self.phase = Phase.CONNECTING
@@ -57,22 +58,19 @@ class Exchange:
         if not await release():
             return False
         # Timeouts are for what the target takes, and we were early on our own account.
-        self._deadline = asyncio.get_running_loop().time() + self._total
+        self._ends_at = self._clock.now() + self._total
         return True
 
     def leaving(self) -> None:
         """Note that the request leaves from now on; the head of the answer must come within the first-byte timeout."""
         self.phase = Phase.SENT
         self._progress.may_be_sent = True
-        limit = min(asyncio.get_running_loop().time() + self._first_byte, self._deadline)
-        if limit != self._timer.when():
-            self._timer.reschedule(limit)
+        self.deadline.move(min(self._clock.now() + self._first_byte, self._ends_at))
 
     def answering(self) -> None:
         """Note that the head of the answer came; only the total limits the rest."""
         self.phase = Phase.ANSWERING
-        if self._timer.when() != self._deadline:
-            self._timer.reschedule(self._deadline)
+        self.deadline.move(self._ends_at)
 
 
 current_exchange: ContextVar[Exchange] = ContextVar("current_exchange")

@@ -15,18 +15,18 @@ from aiohttp import (
     ClientConnectorError,
     ClientError,
     ClientPayloadError,
-    ClientResponseError,
     ClientSSLError,
     ConnectionTimeoutError,
     InvalidURL,
 )
+from aiohttp.http import HttpProcessingError
 
 from services.executor.adapters.http.exchange import Phase
 from services.executor.adapters.http.guarded_connector import BlockedAddressError
 from services.executor.domain.report import CallResult, Result
 
-CALL_ERRORS = (ClientError, OSError)
-"""What a call may raise, beside its own timer's TimeoutError."""
+CALL_ERRORS = (ClientError, HttpProcessingError, OSError)
+"""What a call may raise; its own deadline's TimeoutError is among the last."""
 
 
 _TIMEOUTS = {
@@ -71,7 +71,7 @@ def _unsent(error: Exception) -> tuple[str, str]:
 
 def _unanswered(error: Exception) -> tuple[str, str]:
     match error:
-        case ClientResponseError():
+        case HttpProcessingError():
             return "BAD_ANSWER", "the answer was not HTTP, or its head was too large"
         case ClientPayloadError():
             return "ANSWER_BROKEN_OFF", "the answer broke off before its end"

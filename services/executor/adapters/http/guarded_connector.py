@@ -15,10 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from ssl import SSLContext
 from typing import Any
 
-from aiohttp import ClientRequest, ClientTimeout, TCPConnector
+from aiohttp import TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
 
 from services.executor.adapters.http.exchange import current_exchange
 from services.executor.domain.address_guard import AddressGuard
@@ -95,7 +93,7 @@ class GuardedResolver(AbstractResolver):
 
 
 class GuardedConnector(TCPConnector):
-    """A pooled connector that dials permitted addresses only, and hands out a connection when the request may leave."""
+    """A pooled connector that dials permitted addresses only."""
 
     def __init__(
         self,
@@ -119,22 +117,6 @@ class GuardedConnector(TCPConnector):
             dns_cache_max_size=DNS_CACHE_ENTRIES,
             ssl=tls or True,
         )
-
-    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
-        """Return a connection from the pool, or a new one, at the instant at which the request may leave."""
-        exchange = current_exchange.get()
-        connection = await super().connect(req, traces, timeout)
-        try:
-            waited = await exchange.wait_for_release()
-        except BaseException:
-            connection.release()
-            raise
-        if waited and (connection.protocol is None or not connection.protocol.is_connected()):
-            # The target closed it while it was held for the instant; nothing of the request has left.
-            connection.close()
-            connection = await super().connect(req, traces, timeout)
-        exchange.leaving()
-        return connection
 
     def _open_socket(self, info: tuple[Any, ...]) -> socket.socket:
         """Return a socket for an address that is about to be dialled, if the guard permits it.

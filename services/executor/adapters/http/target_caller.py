@@ -8,21 +8,18 @@ cancellation passes through, and leaves in `progress` what is certain.
 
 from __future__ import annotations
 
-import asyncio
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from aiohttp import ClientResponse, ClientSession, ClientTimeout
-from yarl import URL
-
 from libs.common.crash_points import crash_point
 from services.executor.adapters.http.answer_body import Body, read_body
 from services.executor.adapters.http.answer_packing import AnswerPacker
+from services.executor.adapters.http.deadlines import Deadlines
 from services.executor.adapters.http.exchange import Exchange, current_exchange
 from services.executor.adapters.http.failures import CALL_ERRORS, failed_call, timed_out_call
 from services.executor.adapters.http.response_checks import ResponseChecker
+from services.executor.adapters.http.target_wire import TargetResponse, TargetWire
 from services.executor.domain.answer import SHORT_BYTES, bounded_headers
 from services.executor.domain.attempt import Grant, TargetRequest
 from services.executor.domain.rate_limit_headers import observe_rate_limit, retry_after_seconds
@@ -39,7 +36,6 @@ from services.executor.usecases.ports import Release, SchedulerClock, at_once
 
 _GONE = 410
 _STOP_HEADER = "punctual-stop"
-_LARGE_REQUEST_BYTES = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -56,17 +52,20 @@ class _Route:
 
 
 class HttpTargetCaller:
-    """Implements `TargetCaller` over one pooled session."""
+    """Implements `TargetCaller` over pooled connections."""
 
     def __init__(
         self,
-        session: ClientSession,
+        wire: TargetWire,
+        deadlines: Deadlines,
         packer: AnswerPacker,
         checker: ResponseChecker,
         clock: SchedulerClock,
+        *,
         user_agent: str,
     ) -> None:
-        self._session = session
+        self._wire = wire
+        self._deadlines = deadlines
         self._packer = packer
         self._checker = checker
         self._clock = clock
@@ -88,31 +87,26 @@ class HttpTargetCaller:
             elsewhere=lambda: lines_for_any_origin(grant, user, start, self._user_agent),
         )
         mask = SecretMask(user)
-        timer = asyncio.timeout(request.total_timeout)
         exchange = Exchange(
-            progress, timer, release, total=request.total_timeout, first_byte=request.first_byte_timeout
+            progress, self._deadlines, release, total=request.total_timeout, first_byte=request.first_byte_timeout
         )
         current_exchange.set(exchange)
         try:
-            async with timer:
+            with exchange.deadline:
                 response = await self._post(request, route, exchange)
                 body = await read_body(response, request.response_policy, mask)
         except CALL_ERRORS as error:
-            if timer.expired():
+            if exchange.deadline.expired:
                 return timed_out_call(exchange.phase, route.redirects)
             return failed_call(error, exchange.phase, route.redirects)
         return await self._answered(request, route, response, body, mask)
 
-    async def _post(self, request: TargetRequest, route: _Route, exchange: Exchange) -> ClientResponse:
+    async def _post(self, request: TargetRequest, route: _Route, exchange: Exchange) -> TargetResponse:
         """Send the POST to its last hop, and return the answer with its body still unread."""
         while True:
             exchange.dialling(route.url.host)
-            response = await self._session.post(
-                _yarl(route.url.text),
-                data=_payload(request.body),
-                headers=route.headers,
-                allow_redirects=False,
-                timeout=_connect_timeout(request.connect_timeout),
+            response = await self._wire.post(
+                route.url.text, route.headers, request.body, exchange, request.connect_timeout
             )
             # If we die here the target has seen the request, and the outcome is unknown.
             crash_point("executor.posting")
@@ -122,7 +116,7 @@ class HttpTargetCaller:
             response.release()
 
     async def _answered(
-        self, request: TargetRequest, route: _Route, response: ClientResponse, body: Body, mask: SecretMask
+        self, request: TargetRequest, route: _Route, response: TargetResponse, body: Body, mask: SecretMask
     ) -> CallResult:
         """Return the result of a call with a whole answer (or as much of one as is kept)."""
         policy, status = request.response_policy, response.status
@@ -152,7 +146,7 @@ class HttpTargetCaller:
         )
 
 
-def _followed(route: _Route, response: ClientResponse, max_redirects: int) -> bool:
+def _followed(route: _Route, response: TargetResponse, max_redirects: int) -> bool:
     """Move the route on if the response redirects to where the POST may follow; return whether it did."""
     try:
         target = redirect_target(route.url, response.status, response.headers.get("Location"))
@@ -171,17 +165,5 @@ def _followed(route: _Route, response: ClientResponse, max_redirects: int) -> bo
     return True
 
 
-def _payload(body: bytes) -> bytes | io.BytesIO:
-    """Return the body in the form in which aiohttp sends it without holding up the event loop."""
-    return body if len(body) <= _LARGE_REQUEST_BYTES else io.BytesIO(body)
-
-
 # Jobs fire again and again at few addresses; reading them each time would cost more than the rest of the preparation.
 _checked_url = lru_cache(maxsize=1024)(parse_target_url)
-_yarl = lru_cache(maxsize=1024)(URL)
-
-
-@lru_cache(maxsize=256)
-def _connect_timeout(seconds: float) -> ClientTimeout:
-    """Return the one limit that aiohttp keeps for us; the others are phases of the call's own timer."""
-    return ClientTimeout(total=None, connect=seconds, sock_connect=None, sock_read=None)

@@ -1,0 +1,156 @@
+"""Sends a POST over a connection of aiohttp's pool and reads its answer, without the session that aiohttp puts on top.
+
+A session does much that nobody asks for here: cookies, proxies, redirects, tracing, content codings, a task for each
+body; it cost four times of what is left. What stays aiohttp's is what is hard: the pool, TLS, dialling (behind our
+guard), and the parser of answers. Of its inside this relies on `Connector.connect` asking a request for nothing but
+where to, on `ResponseHandler.set_response_params` and `read`, and on `should_close`, by which a released connection is
+kept or closed. aiohttp is pinned; test_target_wire.py holds what is relied on.
+
+A connection is given back when the answer's body has been read to its end, and closed in all other cases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import lru_cache
+
+from aiohttp import ClientRequest, ClientTimeout, ConnectionTimeoutError, ServerDisconnectedError, StreamReader
+from aiohttp.connector import Connection
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from services.executor.adapters.http.exchange import Exchange
+from services.executor.adapters.http.guarded_connector import GuardedConnector
+from services.executor.domain.request_headers import request_head
+
+MAX_HEADER_LINES = 128
+"""An answer with more header lines than this is none."""
+MAX_LINE_BYTES = 32 * 1024
+"""Nor is one with a longer status or header line."""
+_READ_BYTES = 64 * 1024
+"""What a connection may buffer of an answer before the target has to wait."""
+_SWITCHING_PROTOCOLS = 101
+
+
+@dataclass(frozen=True, slots=True)
+class _Destination:
+    """An address, as the connector and the head of a request want to know it."""
+
+    dialled: ClientRequest
+    """Never sent: the connector goes by its host, its port, and whether it asks for TLS."""
+    start: str
+    """The request line, and the Host."""
+
+
+class TargetResponse:
+    """An answer whose head has come; whoever has it releases or closes it."""
+
+    __slots__ = ("_connection", "content", "headers", "status")
+
+    def __init__(
+        self, connection: Connection, status: int, headers: CIMultiDictProxy[str], content: StreamReader
+    ) -> None:
+        self._connection = connection
+        self.status = status
+        self.headers = headers
+        self.content = content
+        """The body, as the target encoded it."""
+
+    @property
+    def content_length(self) -> int | None:
+        """Return the body's length if the target told it."""
+        told = self.headers.get("Content-Length")
+        return None if told is None else int(told)
+
+    def release(self) -> None:
+        """Give the connection back; it is closed unless all of the request has left and all of the answer has come."""
+        protocol = self._connection.protocol
+        if protocol is not None and protocol.writing_paused:
+            self._connection.close()
+        else:
+            self._connection.release()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class TargetWire:
+    """The connections to targets. Owns the connector."""
+
+    def __init__(self, connector: GuardedConnector) -> None:
+        self._connector = connector
+        self._loop = asyncio.get_running_loop()
+        # Jobs fire again and again at few addresses.
+        self._destination = lru_cache(maxsize=1024)(self._read_destination)
+
+    async def post(
+        self, url: str, lines: list[tuple[str, str]], body: bytes, exchange: Exchange, connect_timeout: float
+    ) -> TargetResponse:
+        """Send the POST at the instant at which it may leave, and return the head of the answer.
+
+        Raises:
+            OSError, ClientError, HttpProcessingError: there is no answer; the exchange knows how far it came.
+        """
+        destination = self._destination(url)
+        request = request_head(destination.start, lines, len(body)) + body
+        connection = await self._connect(destination.dialled, exchange, _connect_timeout(connect_timeout))
+        try:
+            return await _answer_to(request, connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._connector.close()
+
+    async def _connect(self, dialled: ClientRequest, exchange: Exchange, timeout: ClientTimeout) -> Connection:
+        """Return a connection from the pool, or a new one, at the instant at which the request may leave."""
+        try:
+            connection = await self._connector.connect(dialled, [], timeout)
+            try:
+                waited = await exchange.wait_for_release()
+            except BaseException:
+                connection.release()
+                raise
+            if waited and connection.closed:
+                # The target closed it while it was held for the instant; nothing of the request has left.
+                connection.close()
+                connection = await self._connector.connect(dialled, [], timeout)
+        except TimeoutError as error:
+            raise ConnectionTimeoutError from error
+        exchange.leaving()
+        return connection
+
+    def _read_destination(self, text: str) -> _Destination:
+        url = URL(text)
+        start = f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n"
+        return _Destination(ClientRequest("POST", url, loop=self._loop), start)
+
+
+async def _answer_to(request: bytes, connection: Connection) -> TargetResponse:
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is None or transport is None:
+        raise ServerDisconnectedError
+    protocol.set_response_params(
+        read_until_eof=True,
+        auto_decompress=False,
+        read_bufsize=_READ_BYTES,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_LINE_BYTES,
+        max_headers=MAX_HEADER_LINES,
+    )
+    transport.write(request)
+    while True:
+        message, content = await protocol.read()
+        # Those of 1xx but one tell that the answer is still to come.
+        if not 100 <= message.code <= 199 or message.code == _SWITCHING_PROTOCOLS:
+            return TargetResponse(connection, message.code, message.headers, content)
+
+
+@lru_cache(maxsize=256)
+def _connect_timeout(seconds: float) -> ClientTimeout:
+    """Return the one limit that aiohttp keeps for us; the others are phases of the call's own deadline."""
+    return ClientTimeout(total=None, connect=seconds, sock_connect=None, sock_read=None)

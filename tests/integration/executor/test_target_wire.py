@@ -1,0 +1,266 @@
+"""What is relied on of aiohttp below its session: how answers are framed, and which connections are used again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from services.executor.adapters.http.target_caller import HttpTargetCaller
+from services.executor.domain.attempt import Header
+from services.executor.domain.report import CallProgress, CallResult, Result
+from tests.integration.executor.targets import RawHandler, Servers, make_grant
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+READ_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\nX-Trailer: t\r\n\r\n"
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return head + await reader.readexactly(length)
+
+
+class Speaker:
+    """Answers each request on a connection with the next of some texts, then with OK, and counts the connections."""
+
+    def __init__(self, *answers: bytes, hang_up_after: int = 1_000_000) -> None:
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self._answers = list(answers)
+        self._hang_up_after = hang_up_after
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        for _ in range(self._hang_up_after):
+            try:
+                self.requests.append(await read_request(reader))
+            except asyncio.IncompleteReadError:
+                return
+            writer.write(self._answers.pop(0) if self._answers else OK)
+            await writer.drain()
+
+
+async def call(caller: HttpTargetCaller, url: str) -> CallResult:
+    return await caller.call(make_grant(url), CallProgress())
+
+
+def stored(result: CallResult) -> bytes:
+    assert result.answer is not None
+    return result.answer.body
+
+
+async def test_the_head_is_sent_as_it_always_was(caller: HttpTargetCaller, servers: Servers) -> None:
+    speaker = Speaker()
+    url = await servers.raw(speaker)
+    headers = [Header("X-Mine", "yes"), Header("Authorization", "Bearer key")]
+    grant = make_grant(url + "v1/a%20b?q=ä#", headers=headers, secrets=[b"s" * 32])
+    await caller.call(grant, CallProgress())
+    head, _, body = speaker.requests[0].partition(b"\r\n\r\n")
+    request_line, *lines = head.decode().split("\r\n")
+    assert request_line == "POST /v1/a%20b?q=%C3%A4 HTTP/1.1"
+    assert [line.split(": ")[0] for line in lines] == [
+        "Host",
+        "X-Mine",
+        "User-Agent",
+        "Accept",
+        "Accept-Encoding",
+        "Content-Type",
+        "Idempotency-Key",
+        "Punctual-Attempt",
+        "Punctual-Fire-Time",
+        "Punctual-Deadline",
+        "Authorization",
+        "webhook-id",
+        "webhook-timestamp",
+        "webhook-signature",
+        "Content-Length",
+    ]
+    assert f"Host: {url.removeprefix('http://').removesuffix('/')}" in lines
+    assert "Accept: */*" in lines
+    assert f"Content-Length: {len(body)}" in lines
+    assert body == grant.request.body
+
+
+async def test_a_body_may_be_empty(caller: HttpTargetCaller, servers: Servers) -> None:
+    speaker = Speaker()
+    await caller.call(make_grant(await servers.raw(speaker), body=b""), CallProgress())
+    assert b"\r\nContent-Length: 0\r\n\r\n" in speaker.requests[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, b"ok"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK, b"ok"),
+        (READ_CHUNKED, b"ok"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+    ],
+    ids=["100", "100 and 103", "chunked", "204", "empty", "1.0 kept"],
+)
+async def test_after_an_answer_that_ends_by_itself_the_connection_is_used_again(
+    caller: HttpTargetCaller, servers: Servers, answer: bytes, body: bytes
+) -> None:
+    speaker = Speaker(answer)
+    url = await servers.raw(speaker)
+    result = await call(caller, url)
+    assert (result.result, stored(result)) == (Result.ANSWERED, body)
+    assert stored(await call(caller, url)) == b"ok"
+    assert speaker.connections == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        OK + b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nanother",
+    ],
+    ids=["close", "1.0", "an answer nobody asked for"],
+)
+async def test_after_any_other_one_it_is_not(caller: HttpTargetCaller, servers: Servers, answer: bytes) -> None:
+    speaker = Speaker(answer)
+    url = await servers.raw(speaker)
+    assert stored(await call(caller, url)) == b"ok"
+    assert stored(await call(caller, url)) == b"ok"
+    assert speaker.connections == 2
+
+
+async def test_an_answer_without_a_length_ends_with_its_connection(caller: HttpTargetCaller, servers: Servers) -> None:
+    speaker = Speaker(b"HTTP/1.1 200 OK\r\n\r\nall of it", hang_up_after=1)
+    result = await call(caller, await servers.raw(speaker))
+    assert (result.result, stored(result)) == (Result.ANSWERED, b"all of it")
+
+
+async def test_a_target_that_changes_the_protocol_is_hung_up_on(caller: HttpTargetCaller, servers: Servers) -> None:
+    speaker = Speaker(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
+    url = await servers.raw(speaker)
+    result = await call(caller, url)
+    assert (result.result, result.status_code) == (Result.ANSWERED, 101)
+    assert (await call(caller, url)).status_code == 200
+    assert speaker.connections == 2
+
+
+async def test_no_answer_but_1xx_runs_into_the_first_byte_timeout(caller: HttpTargetCaller, servers: Servers) -> None:
+    async def patient(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        while True:
+            writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    grant = make_grant(await servers.raw(patient), first_byte=0.2)
+    result = await caller.call(grant, CallProgress())
+    assert (result.result, result.error_reason) == (Result.TIMED_OUT, "FIRST_BYTE_TIMED_OUT")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 40_000 + b"\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 " + b"y" * 40_000 + b"\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"Content-Length: 2\r\n\r\nok",
+        OK + b"and more than was announced",
+    ],
+    ids=[
+        "lengths",
+        "no length",
+        "framings",
+        "no status",
+        "no header",
+        "long line",
+        "long status",
+        "many lines",
+        "more",
+    ],
+)
+async def test_a_head_that_could_be_read_in_two_ways_or_has_no_bounds_is_none(
+    caller: HttpTargetCaller, servers: Servers, head: bytes
+) -> None:
+    progress = CallProgress()
+    result = await caller.call(make_grant(await servers.raw(Speaker(head))), progress)
+    assert (result.result, result.error_reason) == (Result.NO_ANSWER, "BAD_ANSWER")
+    assert progress.may_be_sent
+
+
+async def test_a_broken_chunk_breaks_the_answer_off(caller: HttpTargetCaller, servers: Servers) -> None:
+    speaker = Speaker(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nXX\r\n")
+    result = await call(caller, await servers.raw(speaker))
+    assert result.result is Result.NO_ANSWER
+    assert result.error_reason in {"ANSWER_BROKEN_OFF", "BAD_ANSWER"}
+
+
+async def test_an_answer_before_all_of_the_request_counts_and_ends_the_connection(
+    caller: HttpTargetCaller, servers: Servers
+) -> None:
+    connections = 0
+
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(60)
+
+    url = await servers.raw(hasty)
+    for count in (1, 2):
+        result = await caller.call(make_grant(url, body=b"x" * 20_000_000), CallProgress())
+        assert (result.result, result.status_code) == (Result.ANSWERED, 413)
+        assert connections == count
+
+
+def hanging_up(at: Callable[[asyncio.StreamWriter], None]) -> RawHandler:
+    """Answer one request, and end the connection in a certain way while it is pooled."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        at(writer)
+
+    return handle
+
+
+@pytest.mark.parametrize("way", ["close", "abort"])
+async def test_a_pooled_connection_that_the_target_ended_is_not_used(
+    caller: HttpTargetCaller, servers: Servers, way: str
+) -> None:
+    def end(writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort() if way == "abort" else writer.close()
+
+    url = await servers.raw(hanging_up(end))
+    assert (await call(caller, url)).result is Result.ANSWERED
+    await asyncio.sleep(0.1)
+    assert (await call(caller, url)).result is Result.ANSWERED
+
+
+async def test_a_cancelled_call_takes_its_connection_with_it(caller: HttpTargetCaller, servers: Servers) -> None:
+    asked = asyncio.Event()
+    connections = 0
+
+    async def slow_at_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await read_request(reader)
+        asked.set()
+        await asyncio.sleep(60 if connections == 1 else 0)
+        writer.write(OK)
+        await writer.drain()
+
+    url = await servers.raw(slow_at_first)
+    task = asyncio.create_task(call(caller, url))
+    await asked.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert stored(await call(caller, url)) == b"ok"
+    assert connections == 2
