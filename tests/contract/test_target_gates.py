@@ -176,7 +176,7 @@ async def test_a_batch_is_answered_in_order_and_notes_come_first(gates: RedisGat
 
 
 async def test_orgs_hosts_and_generations_share_nothing(gates: RedisGates) -> None:
-    keys = [TARGET, replace(TARGET, org_id="other"), replace(TARGET, host="x:1"), replace(TARGET, generation=1)]
+    keys = [TARGET, TARGET._replace(org_id="other"), TARGET._replace(host="x:1"), TARGET._replace(generation=1)]
     answers = await gates.exchange([], [(key, an_ask(host_limit=1)) for key in keys])
     assert [type(verdict) for verdict in answers.verdicts] == [Admitted] * 4
     again = await gates.exchange([], [(TARGET, an_ask("e2", host_limit=1))])
@@ -249,7 +249,7 @@ async def test_gates_of_many_hosts_spread_over_a_cluster(server_folder: Path) ->
     try:
         address = cluster.url.replace("redis://", "redis+cluster://").removesuffix("/0")
         gates = RedisGates(open_redis(address), key_prefix="p", rules=RULES, call_seconds=5)
-        keys = [replace(TARGET, host=f"host-{n}:443") for n in range(12)]
+        keys = [TARGET._replace(host=f"host-{n}:443") for n in range(12)]
         asks = [(key, an_ask(f"e{n}", job_limit=1, host_limit=1, concurrent_limit=1)) for n in range(2) for key in keys]
         answers = await gates.exchange([], asks)
         kinds = [type(verdict) for verdict in answers.verdicts]

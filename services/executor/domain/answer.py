@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Protocol
 
 from services.executor.domain.attempt import Header
+from services.executor.domain.value_type import value_type
 
 MAX_HEADERS = 100
 """Header lines kept of an answer; further ones are dropped."""
@@ -31,7 +32,7 @@ class AnswerSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Answer:
     """What is kept of an answer. Either `body` holds the stored bytes, or `source` does when they are many."""
 
@@ -54,7 +55,7 @@ class Answer:
     warning: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class RateLimitObservation:
     """What a target told of its rate limit."""
 

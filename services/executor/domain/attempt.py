@@ -7,19 +7,24 @@ those of earlier and later holders.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
+from typing import NamedTuple
+
+from services.executor.domain.value_type import value_type
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """Names an exclusive right to one attempt: the execution and the token that grows with each lease of it."""
+class Lease(NamedTuple):
+    """Names an exclusive right to one attempt: the execution and the token that grows with each lease of it.
+
+    A tuple, since it is looked up by: tuples compare and hash without a line of Python.
+    """
 
     execution_id: str
     fencing_token: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Header:
     """A header line. A sensitive value is masked wherever it shows up, and is sent to its own origin only."""
 
@@ -28,14 +33,14 @@ class Header:
     sensitive: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class JsonPathExists:
     """Holds when the RFC 9535 path finds at least one value in the answer."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class JsonPathEquals:
     """Holds when the first value that the RFC 9535 path finds equals the value of `json_value`, a JSON text."""
 
@@ -43,7 +48,7 @@ class JsonPathEquals:
     json_value: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class MinSize:
     """Holds when the target sent at least this many bytes."""
 
@@ -53,7 +58,7 @@ class MinSize:
 ResponseCheck = JsonPathExists | JsonPathEquals | MinSize
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class ResponsePolicy:
     """What counts as a good answer, and how much of it is kept."""
 
@@ -73,7 +78,7 @@ class ResponsePolicy:
         return 200 <= status_code <= 299
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class TargetRequest:
     """The POST to make, ready to send. Its repr shows neither body nor secrets, so that a traceback leaks nothing."""
 
@@ -92,7 +97,7 @@ class TargetRequest:
     response_policy: ResponsePolicy
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class AttemptLimits:
     """The request rates that executors keep together; zero means not limited here."""
 
@@ -103,7 +108,7 @@ class AttemptLimits:
     """Part of the name of what is shared about the host; a reset makes a new one."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Grant:
     """An exclusive right to one attempt, with all that it needs."""
 
@@ -125,7 +130,7 @@ class Grant:
         return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else ""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Refusal:
     """An execution that was not granted, and when to ask again; None: never, somebody else sees to it or it is over."""
 

@@ -7,8 +7,10 @@ exactly, so that the same rule decides the same wherever it runs.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from services.executor.domain.value_type import value_type
 
 SECOND = 1_000_000
 """Microseconds."""
@@ -24,12 +26,11 @@ def to_micros(instant: datetime) -> int:
 
 def from_micros(micros: int) -> datetime:
     """Return the instant, aware, UTC."""
-    return _EPOCH + timedelta(microseconds=micros)
+    return _EPOCH + _MICROSECOND * micros
 
 
-@dataclass(frozen=True, slots=True)
-class TargetKey:
-    """Names a gate: what an org shares about a host, from one reset to the next."""
+class TargetKey(NamedTuple):
+    """Names a gate: what an org shares about a host, from one reset to the next. A tuple, since it is looked up by."""
 
     org_id: str
     host: str
@@ -49,7 +50,7 @@ class DeferReason(enum.StrEnum):
     """The org's share of an executor's request slots is used up; no gate says so."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Ask:
     """Asks a gate to let one attempt start. Limits of 0 do not limit."""
 
@@ -82,7 +83,7 @@ def member_of(execution_id: str, fencing_token: int) -> str:
     return f"{execution_id}#{fencing_token}"
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Admitted:
     """It may start from `slot` on, and no later than `start_by`: after that its slot no longer covers it."""
 
@@ -90,7 +91,7 @@ class Admitted:
     start_by: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Deferred:
     """It goes back unsent until `until`."""
 
@@ -98,7 +99,7 @@ class Deferred:
     reason: DeferReason
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Busy:
     """All places are taken, and it said that it would wait."""
 
@@ -106,7 +107,7 @@ class Busy:
 Verdict = Admitted | Deferred | Busy
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Start:
     """A slot that was let through, as it is remembered."""
 
@@ -126,7 +127,7 @@ class Health(enum.Enum):
     """Nothing: aborted, or refused before the host was reached."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Feedback:
     """What an attempt's end says about its host."""
 
@@ -139,7 +140,7 @@ class Feedback:
     """Until when it asked to be left alone; 0: it did not say."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Note:
     """Tells a gate that an admitted attempt is over."""
 
@@ -165,7 +166,7 @@ class CircuitState(enum.StrEnum):
     HALF_OPEN = "HALF_OPEN"
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class GateSummary:
     """What people may want to know of a gate."""
 
@@ -178,7 +179,7 @@ class GateSummary:
     """Rate-limit hits since the last success."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class CircuitRules:
     """When a circuit opens, and for how long. Spans are microseconds."""
 
@@ -190,7 +191,7 @@ class CircuitRules:
     most_open_micros: int = 300 * SECOND
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class GateRules:
     """The rules of all gates; the same on all executors. Spans are microseconds."""
 

@@ -13,6 +13,7 @@ from datetime import datetime
 
 from services.executor.domain.answer import Answer, RateLimitObservation
 from services.executor.domain.attempt import Header, Lease
+from services.executor.domain.value_type import value_type
 
 MAX_MESSAGE_CHARS = 1_000
 """Longer error messages are cut."""
@@ -41,7 +42,7 @@ class CallProgress:
     """A connection stood at its instant, so bytes of the request may have left; never goes back to False."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class CallResult:
     """What came of one call of a target, redirects included."""
 
@@ -58,7 +59,7 @@ class CallResult:
     """The target asked to stop the job."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class ReportedResponse:
     """An answer as it travels in a report: its bytes inline, or a reference to where they were uploaded."""
 
@@ -75,7 +76,7 @@ class ReportedResponse:
     warning: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Report:
     """What is told to the scheduler about one lease; repeating it is harmless, since the fencing token names it."""
 

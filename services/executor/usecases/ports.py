@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -17,12 +16,13 @@ from services.executor.domain.attempt import Grant, Lease, Refusal
 from services.executor.domain.delivery_mode import Mode
 from services.executor.domain.gate_values import Ask, CircuitState, GateSummary, Note, TargetKey, Verdict
 from services.executor.domain.report import CallProgress, CallResult, Report
+from services.executor.domain.value_type import value_type
 
 MAX_BATCH = 1_000
 """The most items that the scheduler takes in one call."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class GrantBatch:
     """What the scheduler granted and refused in one call."""
 
@@ -44,7 +44,7 @@ class ExtensionVerdict(enum.Enum):
     """A caller asked for it: abort, report CANCELLED."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Extensions:
     """What came of a renewal, in the order of the leases asked for."""
 
@@ -69,7 +69,7 @@ class PollMode(enum.Enum):
     """All that is due soon: delivery while Redis is away."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class ObservedHost:
     """What this executor saw of a gate last."""
 
@@ -110,7 +110,7 @@ class AttemptService(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Entry:
     """A delivered id on a stream: what to begin, when it is due, and by what it is acknowledged."""
 
@@ -181,7 +181,7 @@ class TargetCaller(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class GateAnswers:
     """What gates answered, in the order in which they were told and asked."""
 
