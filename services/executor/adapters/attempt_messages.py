@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from punctual.internal.v1 import attempt_service_pb2 as pb
 from punctual.v1 import execution_pb2, job_pb2, target_host_pb2
 
-from libs.common.turns import in_turns
-from services.executor.adapters.proto_time import instant_of, seconds_of, span_of, stamp_of
+from libs.common.turns import next_turn
+from services.executor.adapters.proto_time import instant_of, seconds_of, set_stamp, span_of, stamp_of
 from services.executor.domain.answer import RateLimitObservation
 from services.executor.domain.attempt import (
     AttemptLimits,
@@ -28,7 +28,7 @@ from services.executor.domain.report import Report, ReportedResponse
 from services.executor.usecases.ports import GrantBatch, ObservedHost
 
 MESSAGES_A_TURN = 10
-"""Read or written in one turn of the event loop, half a millisecond; an attempt that is due meanwhile starts next."""
+"""Read or written in one turn of the event loop, 0.1 ms; an attempt that is due meanwhile starts next."""
 
 _CIRCUITS = {
     CircuitState.CLOSED: target_host_pb2.TargetHost.CIRCUIT_CLOSED,
@@ -39,8 +39,13 @@ _CIRCUITS = {
 
 async def batch_of(message: pb.AttemptBatch) -> GrantBatch:
     """Return what was granted and refused, a few at a time."""
+    grants: list[Grant] = []
+    for start in range(0, len(message.grants), MESSAGES_A_TURN):
+        if start:
+            await next_turn()
+        grants += map(grant_of, message.grants[start : start + MESSAGES_A_TURN])
     return GrantBatch(
-        grants=tuple([grant_of(item) async for item in in_turns(message.grants, of=MESSAGES_A_TURN)]),
+        grants=tuple(grants),
         refusals=tuple(_refusal_of(item) for item in message.refusals),
         lease_seconds=seconds_of(message.lease),
         more=message.more,
@@ -50,13 +55,15 @@ async def batch_of(message: pb.AttemptBatch) -> GrantBatch:
 def grant_of(message: pb.AttemptGrant) -> Grant:
     """Return one grant."""
     limits = message.limits
+    due_time = instant_of(message.due_time)
     return Grant(
         lease=Lease(message.execution_id, message.fencing_token),
         job_id=message.job_id,
         org_id=message.org_id,
         attempt_number=message.attempt_number,
-        due_time=instant_of(message.due_time),
-        fire_time=instant_of(message.fire_time),
+        due_time=due_time,
+        # Without jitter they are the same.
+        fire_time=due_time if message.fire_time == message.due_time else instant_of(message.fire_time),
         request=_request_of(message.request),
         limits=AttemptLimits(
             limits.job_requests_per_minute,
@@ -73,32 +80,51 @@ def lease_message(lease: Lease) -> pb.AttemptLease:
     return pb.AttemptLease(execution_id=lease.execution_id, fencing_token=lease.fencing_token)
 
 
-def report_message(report: Report) -> pb.AttemptReport:
-    """Return the report as a proto; what was not told stays unset."""
-    message = pb.AttemptReport(
-        lease=lease_message(report.lease),
-        result=pb.AttemptReport.Result.ValueType(report.result.value),
-        status_code=report.status_code,
-        error_reason=report.error_reason,
-        error_message=report.error_message,
-        defer_reason=report.defer_reason,
-        redirect_count=report.redirect_count,
-        stop_requested=report.stop_requested,
-        trace_id=report.trace_id,
-    )
+async def reports_request(executor_id: str, reports: Sequence[Report]) -> pb.ReportAttemptsRequest:
+    """Return the call that tells these, a few at a time."""
+    request = pb.ReportAttemptsRequest(executor_id=executor_id)
+    for start in range(0, len(reports), MESSAGES_A_TURN):
+        if start:
+            await next_turn()
+        for report in reports[start : start + MESSAGES_A_TURN]:
+            write_report(report, request.reports.add())
+    return request
+
+
+def write_report(report: Report, message: pb.AttemptReport) -> None:
+    """Write the report into an empty message, in place, as a third of the price of making parts and copying them.
+
+    What was not told stays unset.
+    """
+    message.lease.execution_id, message.lease.fencing_token = report.lease
+    message.result = pb.AttemptReport.Result.ValueType(report.result.value)
+    message.status_code = report.status_code
     if report.start_time is not None:
-        message.start_time.CopyFrom(stamp_of(report.start_time))
+        set_stamp(message.start_time, report.start_time)
     if report.end_time is not None:
-        message.end_time.CopyFrom(stamp_of(report.end_time))
+        set_stamp(message.end_time, report.end_time)
     if report.response is not None:
-        message.response.CopyFrom(_response_message(report.response))
+        _write_response(report.response, message.response)
+    if report.trace_id:
+        message.trace_id = report.trace_id
+    if report.error_reason or report.error_message:
+        message.error_reason, message.error_message = report.error_reason, report.error_message
+    _write_wishes(report, message)
+
+
+def _write_wishes(report: Report, message: pb.AttemptReport) -> None:
+    """Write what a limit or the target asks for, which few reports tell."""
     if report.defer_time is not None:
-        message.defer_time.CopyFrom(stamp_of(report.defer_time))
+        set_stamp(message.defer_time, report.defer_time)
+        message.defer_reason = report.defer_reason
     if report.retry_after is not None:
         message.retry_after.CopyFrom(span_of(report.retry_after))
     if report.rate_limit is not None:
         message.rate_limit.CopyFrom(_rate_limit_message(report.rate_limit))
-    return message
+    if report.redirect_count:
+        message.redirect_count = report.redirect_count
+    if report.stop_requested:
+        message.stop_requested = True
 
 
 def host_message(host: ObservedHost) -> target_host_pb2.TargetHost:
@@ -143,7 +169,7 @@ def _request_of(message: pb.AttemptRequest) -> TargetRequest:
 def _policy_of(message: job_pb2.ResponsePolicy) -> ResponsePolicy:
     return ResponsePolicy(
         success_codes=frozenset(message.success_codes),
-        checks=tuple(_checks_of(message.checks)),
+        checks=tuple(_checks_of(message.checks)) if message.checks else (),
         max_size_bytes=message.max_size_bytes,
         store_full_response=message.store_full_response,
     )
@@ -163,20 +189,29 @@ def _checks_of(messages: Iterable[job_pb2.ResponseCheck]) -> Iterable[ResponseCh
                 continue
 
 
-def _response_message(response: ReportedResponse) -> pb.ReportedResponse:
-    return pb.ReportedResponse(
-        headers=[pb.RequestHeader(name=h.name, value=h.value, sensitive=h.sensitive) for h in response.headers],
-        content_type=response.content_type,
-        body=response.body,
-        encoding=response.encoding,
-        stored_size_bytes=response.stored_size_bytes,
-        total_size_bytes=response.total_size_bytes,
-        truncated=response.truncated,
-        sha256=response.sha256,
-        blob_id=response.blob_id,
-        warning=response.warning,
-        head=response.head,
-    )
+def _write_response(response: ReportedResponse, message: pb.ReportedResponse) -> None:
+    # There even if nothing is told of it: an empty answer is one.
+    message.SetInParent()
+    for header in response.headers:
+        line = message.headers.add()
+        line.name, line.value = header.name, header.value
+        if header.sensitive:
+            line.sensitive = True
+    message.content_type = response.content_type
+    message.body = response.body
+    message.stored_size_bytes = response.stored_size_bytes
+    message.total_size_bytes = response.total_size_bytes
+    message.sha256 = response.sha256
+    if response.encoding:
+        message.encoding = response.encoding
+    if response.truncated:
+        message.truncated = True
+    if response.blob_id:
+        message.blob_id = response.blob_id
+    if response.warning:
+        message.warning = response.warning
+    if response.head:
+        message.head = response.head
 
 
 def _rate_limit_message(observation: RateLimitObservation) -> execution_pb2.RateLimitObservation:

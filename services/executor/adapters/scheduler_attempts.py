@@ -17,13 +17,11 @@ from punctual.internal.v1.attempt_service_pb2_grpc import AttemptServiceStub
 from libs.common.clock import Clock
 from libs.common.clock_offset import OffsetEstimator
 from libs.common.errors import InternalError
-from libs.common.turns import in_turns
 from services.executor.adapters.attempt_messages import (
-    MESSAGES_A_TURN,
     batch_of,
     host_message,
     lease_message,
-    report_message,
+    reports_request,
 )
 from services.executor.adapters.proto_time import instant_of, seconds_of
 from services.executor.domain.answer import AnswerSource
@@ -103,10 +101,7 @@ class SchedulerAttempts:
 
     async def report(self, reports: Sequence[Report]) -> Sequence[ReportVerdict]:
         """Report outcomes."""
-        request = pb.ReportAttemptsRequest(
-            executor_id=self._executor_id,
-            reports=[report_message(report) async for report in in_turns(reports, of=MESSAGES_A_TURN)],
-        )
+        request = await reports_request(self._executor_id, reports)
         sent = self._clock.now()
         answer: pb.ReportAttemptsResponse = await self._stub.ReportAttempts(request, timeout=CALL_SECONDS)
         self._look_at_clock(sent, answer.server_time)
