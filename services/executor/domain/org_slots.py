@@ -25,18 +25,20 @@ class OrgSlots:
         self._slots = slots
         self._most = math.ceil(slots * share)
         self._taken: Counter[str] = Counter()
+        self._all = 0
+        """The sum of these."""
         self._seconds: dict[str, float] = {}
         self._turn: dict[str, datetime] = {}
 
     @property
     def all_taken(self) -> bool:
         """Whether no slot is free."""
-        return self._taken.total() >= self._slots
+        return self._all >= self._slots
 
     @property
     def taken(self) -> int:
         """How many slots are taken."""
-        return self._taken.total()
+        return self._all
 
     def taken_by(self, org_id: str) -> int:
         """Return how many slots an org has."""
@@ -49,10 +51,12 @@ class OrgSlots:
     def take(self, org_id: str) -> None:
         """Note that an org got a slot."""
         self._taken[org_id] += 1
+        self._all += 1
 
     def free(self, org_id: str, seconds: float, now: datetime) -> None:
         """Note that an org gave a slot back after so long."""
         self._taken[org_id] -= 1
+        self._all -= 1
         average = self._seconds.get(org_id, seconds)
         self._seconds[org_id] = average + (seconds - average) * _NEWEST_WEIGHT
         if not self._taken[org_id]:

@@ -52,7 +52,8 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | No
 
 def observe_rate_limit(headers: Mapping[str, str], now: datetime) -> RateLimitObservation | None:
     """Return what the headers tell, or None when they tell nothing. Names are given in lower case."""
-    if not any("rate" in name or "retry" in name for name in headers):
+    names = " ".join(headers)
+    if "rate" not in names and "retry" not in names:
         return None
     for read in (_openai, _anthropic, _ietf, _x_ratelimit):
         observation = read(headers, now)

@@ -19,7 +19,8 @@ class SecretMask:
     """The secrets of one request; made once for a call and used on its headers, its messages and its body."""
 
     def __init__(self, headers: Iterable[Header]) -> None:
-        forms = {form for header in headers if header.sensitive for form in _forms(header.value)}
+        secrets = [header.value for header in headers if header.sensitive]
+        forms = {form for secret in secrets for form in _forms(secret)} if secrets else ()
         # Longest first: a secret that is part of another must not leave the rest of it readable.
         self._forms = sorted(forms, key=len, reverse=True)
 

@@ -57,7 +57,8 @@ class AdmissionDesk:
             self._waiter.add(free)
             return len(free)
         try:
-            asks = [(target, self._ask(held, target)) for held, target in gated]
+            now = to_micros(self._scheduler_clock.now())
+            asks = [(target, self._ask(held, target, now)) for held, target in gated]
             verdicts = await self._limits.exchange(gathered.notes, asks)
         except BaseException:
             self._queue.put_back(gathered)
@@ -65,12 +66,12 @@ class AdmissionDesk:
         self._follow(free, gated, verdicts)
         return len(gathered.asks)
 
-    def _ask(self, held: Held, target: TargetKey) -> Ask:
+    def _ask(self, held: Held, target: TargetKey, now: int) -> Ask:
         grant, limits = held.grant, held.grant.limits
-        now = to_micros(self._scheduler_clock.now())
+        execution_id, fencing_token = grant.lease
         return Ask(
-            grant.lease.execution_id,
-            grant.lease.fencing_token,
+            execution_id,
+            fencing_token,
             grant.job_id,
             at=max(to_micros(grant.due_time), now),
             now=now,
@@ -89,7 +90,7 @@ class AdmissionDesk:
         for (held, target), verdict in zip(gated, verdicts, strict=True):
             match verdict:
                 case Admitted():
-                    held.admitted = verdict
+                    held.let_through(verdict)
                     if held.abort is None:
                         going.append(held)
                     else:

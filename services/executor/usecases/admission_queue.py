@@ -91,31 +91,26 @@ class AdmissionQueue:
         self.note(held, None)
         self.ask(held)
 
-    def is_overdue(self, held: Held) -> bool:
-        """Whether it is too late for the slot that an attempt holds."""
-        return held.admitted is not None and to_micros(self._scheduler_clock.now()) > held.admitted.start_by
-
     def note(self, held: Held, call: CallResult | None) -> None:
         """Take in the end of an attempt; one that was not let through, or was noted before, changes nothing."""
         if held.admitted is None or held.target is None:
             return
         now = self._scheduler_clock.now()
         started = held.progress.start_time
-        lease = held.lease
+        execution_id, fencing_token = held.lease
         note = Note(
-            lease.execution_id,
-            lease.fencing_token,
+            execution_id,
+            fencing_token,
             held.grant.job_id,
             to_micros(now),
             started is not None,
             feedback_of(call, now),
         )
-        held.admitted = None
+        held.give_back()
         if started is not None:
             self._turns.took(held.target, (now - started).total_seconds())
         self._notes.append((held.target, note))
-        waiting = self._held_back.get(held.target)
-        if waiting:
+        if self._held_back and (waiting := self._held_back.get(held.target)):
             self._asks.append(waiting.popleft())
             self._asked.set()
         self._some.set()
@@ -127,8 +122,10 @@ class AdmissionQueue:
         self._held_back[target].append(held)
 
     def turn_micros(self, held: Held, target: TargetKey) -> int:
-        """Return what one place's turn takes if the attempt shall stand in line by it; 0 if it waits here."""
+        """Return what one place's turn takes if the attempt shall stand in line by it; else 0."""
         places = held.grant.limits.host_concurrent_requests
+        if not places:
+            return 0
         waited = 0.0 if held.waits_since is None else self._clock.monotonic() - held.waits_since
         ahead = len(self._held_back.get(target, ()))
         if self._turns.waits_here(target, places, ahead, waited):

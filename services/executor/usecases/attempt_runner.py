@@ -13,8 +13,9 @@ If we die during the call, the lease runs out and the scheduler decides by the j
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
@@ -84,13 +85,14 @@ class AttemptRunner:
     async def _run(self, held: Held, free_slot: Callable[[], None]) -> None:
         call: CallResult | None = None
         try:
-            ahead = max(held.start_time - self._scheduler_clock.now(), timedelta())
-            if self._clock.monotonic() + ahead.total_seconds() >= held.expires:
+            now = self._scheduler_clock.now()
+            ahead = max((held.start_time - now).total_seconds(), 0.0)
+            if self._clock.monotonic() + ahead >= held.expires:
                 # Handed back, unless it has been taken over: an executor too slow to send has lost nothing, and five
                 # losses would end the execution.
                 held.abort = Abort.EXPIRED
                 log.warning("attempt.lease_expired_unsent", execution_id=held.lease.execution_id)
-            elif self._admission.is_overdue(held):
+            elif held.is_overdue(now):
                 # It waited too long for a request slot: what it was let through for is over.
                 held.phase, held.task = Phase.WAITING, None
                 self._admission.ask_again(held)
@@ -112,8 +114,11 @@ class AttemptRunner:
         instant = held.start_time
 
         async def release() -> bool:
-            early = self._scheduler_clock.now() < instant
-            start = progress.start_time = await self._instants.wait_for(instant)
+            start = self._scheduler_clock.now()
+            early = start < instant
+            if early:
+                start = await self._instants.wait_for(instant)
+            progress.start_time = start
             limited = held.waits_since is not None or instant > grant.due_time
             self._observer.started((start - grant.due_time).total_seconds(), limited=limited)
             return early
@@ -171,6 +176,8 @@ class AttemptRunner:
 
 def _tell(held: Held, report: Report) -> None:
     """Log the one line of an attempt: what came of it, and whose it was."""
+    if not log.is_enabled_for(logging.INFO):
+        return
     grant, started, ended = held.grant, report.start_time, report.end_time
     log.info(
         "attempt.concluded",

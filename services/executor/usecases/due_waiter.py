@@ -99,10 +99,9 @@ class DueWaiter:
     def _next_due(self) -> Held | None:
         """Take out the oldest due attempt of the org that has the fewest slots, if any org may have one more."""
         while self._due:
-            free = [org_id for org_id in self._due if not self._slots.is_used_up(org_id)]
-            if not free:
+            org_id = self._next_org()
+            if org_id is None:
                 return None
-            org_id = min(free, key=lambda org: (self._slots.taken_by(org), self._due[org][0][:2]))
             held = heapq.heappop(self._due[org_id])[2]
             if not self._due[org_id]:
                 del self._due[org_id]
@@ -110,13 +109,22 @@ class DueWaiter:
                 return held
         return None
 
+    def _next_org(self) -> str | None:
+        free = [org_id for org_id in self._due if not self._slots.is_used_up(org_id)]
+        if len(free) <= 1:
+            return free[0] if free else None
+        return min(free, key=lambda org: (self._slots.taken_by(org), self._due[org][0][:2]))
+
     def _begin(self, held: Held, now: datetime) -> None:
         org_id, began = held.grant.org_id, max(now, held.start_time)
 
         def slot_freed() -> None:
             ended = self._clock.now()
+            # Else nobody waits for a slot, and the alarm is set for who waits for an instant.
+            awaited = self._slots.all_taken or self._due
             self._slots.free(org_id, max((ended - began).total_seconds(), 0.0), ended)
-            self._advance()
+            if awaited:
+                self._advance()
 
         self._slots.take(org_id)
         self._start(held, slot_freed)

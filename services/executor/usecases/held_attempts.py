@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.executor.domain.attempt import Grant, Lease
-from services.executor.domain.gate_values import Admitted, TargetKey, from_micros
+from services.executor.domain.gate_values import Admitted, TargetKey, from_micros, to_micros
 from services.executor.domain.report import CallProgress
 from services.executor.usecases.ports import Entry
 
@@ -57,6 +57,8 @@ class Held:
     abort: Abort | None = None
     progress: CallProgress = field(default_factory=CallProgress)
     task: asyncio.Task[None] | None = None
+    start_time: datetime = field(init=False)
+    """The instant before which its POST must not start: its due time, or its slot if that is later."""
     target: TargetKey | None = None
     """The gate that it passes; None: its address is none, so it is refused without one."""
     admitted: Admitted | None = None
@@ -64,11 +66,22 @@ class Held:
     waits_since: float | None = None
     """When it was first told that all places are taken, on the monotonic clock."""
 
-    @property
-    def start_time(self) -> datetime:
-        """Return the instant before which its POST must not start: its due time, or its slot if that is later."""
-        due = self.grant.due_time
-        return due if self.admitted is None else max(due, from_micros(self.admitted.slot))
+    def __post_init__(self) -> None:
+        self.start_time = self.grant.due_time
+
+    def let_through(self, admitted: Admitted) -> None:
+        """Take the slot that its gate gave it."""
+        self.admitted = admitted
+        self.start_time = max(self.grant.due_time, from_micros(admitted.slot))
+
+    def is_overdue(self, now: datetime) -> bool:
+        """Whether it is too late for the slot that it holds."""
+        return self.admitted is not None and to_micros(now) > self.admitted.start_by
+
+    def give_back(self) -> None:
+        """Let go of its slot."""
+        self.admitted = None
+        self.start_time = self.grant.due_time
 
     @property
     def lease(self) -> Lease:

@@ -56,8 +56,12 @@ class HostWatch:
 
     def told(self, notes: Sequence[tuple[TargetKey, Note]], after: Sequence[GateSummary]) -> None:
         """Take in where gates stand after they heard of attempts' ends."""
+        unchanged: set[TargetKey] = set()
         for (target, note), summary in zip(notes, after, strict=True):
             known = self._latest.get(target)
+            if known is not None and (summary is known.summary or summary == known.summary):
+                unchanged.add(target)
+                continue
             before = known.summary if known else GateSummary()
             if note.feedback.limited and summary.hits > before.hits:
                 self._limited(target, summary)
@@ -66,6 +70,10 @@ class HostWatch:
                 level = log.warning if summary.circuit is CircuitState.OPEN else log.info
                 level("target.circuit_changed", org_id=target.org_id, host=target.host, state=summary.circuit.value)
             self._see(target, summary)
+        # One look for each of these gates, however many attempts ended there.
+        for target in unchanged:
+            if target in self._latest:
+                self._see(target, self._latest[target].summary)
 
     def asked(self, targets: Sequence[TargetKey], after: Sequence[GateSummary]) -> None:
         """Take in where gates stand after they were asked."""

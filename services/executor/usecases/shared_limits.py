@@ -98,8 +98,9 @@ class SharedLimits:
                     del self._places[target]
             for (target, ask), verdict in zip(asks, verdicts, strict=True):
                 if isinstance(verdict, Admitted):
-                    self._places[target][ask.member] = None
-                    start = Start(ask.member, ask.job_id, verdict.slot, ask.job_limit > 0, ask.host_limit > 0)
+                    member = ask.member
+                    self._places[target][member] = None
+                    start = Start(member, ask.job_id, verdict.slot, ask.job_limit > 0, ask.host_limit > 0)
                     self._recent.append((target, start))
                     if self._own is not None:
                         self._untold += 1

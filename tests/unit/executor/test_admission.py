@@ -85,7 +85,7 @@ def queue(clock: FakeClock) -> AdmissionQueue:
 def let_through(queue: AdmissionQueue, name: str = "e1") -> Held:
     each = held(name)
     queue.ask(each)
-    each.admitted = Admitted(NOW, NOW + SECOND)
+    each.let_through(Admitted(NOW, NOW + SECOND))
     return each
 
 
@@ -178,9 +178,9 @@ async def test_an_attempt_that_did_not_start_gives_its_slot_back_and_asks_again(
 def test_a_slot_covers_a_start_until_its_end(queue: AdmissionQueue, clock: FakeClock) -> None:
     admitted = let_through(queue)
     clock.step_wall(timedelta(seconds=1))
-    assert not queue.is_overdue(admitted)
+    assert not admitted.is_overdue(clock.now())
     clock.step_wall(timedelta(microseconds=1))
-    assert queue.is_overdue(admitted)
+    assert admitted.is_overdue(clock.now())
 
 
 async def test_a_freed_place_wakes_the_one_that_waits_longest(queue: AdmissionQueue) -> None:
@@ -211,7 +211,8 @@ async def test_what_would_wait_long_for_a_place_stands_in_line_instead(queue: Ad
     one_place = AttemptLimits(60, 60, 1, 1)
     slow = held("e0", limits=one_place)
     queue.ask(slow)
-    slow.admitted, slow.progress.start_time = Admitted(NOW, NOW), T0
+    slow.let_through(Admitted(NOW, NOW))
+    slow.progress.start_time = T0
     await clock.advance(5)
     queue.note(slow, ANSWERED)
     first, second = held("e1", limits=one_place), held("e2", limits=one_place)

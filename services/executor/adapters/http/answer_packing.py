@@ -7,6 +7,7 @@ them.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import zstandard
 from services.executor.adapters.http.answer_body import Body
 from services.executor.domain.answer import HEAD_BYTES, Answer
 from services.executor.domain.attempt import Header
+from services.executor.domain.value_type import value_type
 
 COMPRESS_FROM_BYTES = 1_024
 INLINE_BYTES = 64 * 1024
@@ -43,7 +45,7 @@ class FileSource:
         self.file.close()
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class _Packed:
     """The stored form of a body."""
 
@@ -62,7 +64,7 @@ class AnswerPacker:
     async def pack(self, headers: tuple[Header, ...], content_type: str, body: Body) -> Answer:
         """Return the answer; the body belongs to it from here on."""
         if body.in_memory:
-            packed, digest = self._pack_small(body), body.sha256()
+            packed, digest = self._pack_small(body)
         else:
             packed, digest = await asyncio.get_running_loop().run_in_executor(self._threads, _pack_large, body)
         inline = packed.size <= INLINE_BYTES
@@ -85,12 +87,14 @@ class AnswerPacker:
             body.close()
         return answer
 
-    def _pack_small(self, body: Body) -> _Packed:
+    def _pack_small(self, body: Body) -> tuple[_Packed, bytes]:
+        kept = body.read()
+        digest = hashlib.sha256(kept).digest()
         if body.size > COMPRESS_FROM_BYTES:
-            compressed = self._compressor.compress(body.read())
+            compressed = self._compressor.compress(kept)
             if len(compressed) < body.size:
-                return _Packed(io.BytesIO(compressed), len(compressed), "zstd")
-        return _Packed(body.spool, body.size, "")
+                return _Packed(io.BytesIO(compressed), len(compressed), "zstd"), digest
+        return _Packed(body.spool, body.size, ""), digest
 
 
 def _pack_large(body: Body) -> tuple[_Packed, bytes]:
