@@ -118,7 +118,6 @@ class Duties:
     """The four loops of the dispatcher, wired to each other."""
 
     clock: Clock
-    lease_seconds: float
     partitions: Partitions
     backlog: Backlog
     acquire: Acquire
@@ -130,7 +129,7 @@ class Duties:
         """Wire the duties over the ports."""
         bounds = Bounds(settings.max_held, settings.max_stream_backlog, settings.acquire_batch)
         held = HeldEntries()
-        backlog = Backlog(stream, clock)
+        backlog = Backlog(stream, clock, settings.max_stream_backlog)
         partitions = Partitions(scheduler, clock, lease_seconds=settings.partition_lease_seconds)
         acquire = Acquire(
             scheduler,
@@ -155,7 +154,6 @@ class Duties:
         names = ("partitions", "backlog", "acquire", "deliver")
         return cls(
             clock,
-            settings.partition_lease_seconds,
             partitions,
             backlog,
             acquire,
@@ -182,7 +180,7 @@ class Duties:
     async def run(self, stopping: asyncio.Event, health: HealthReporter) -> None:
         """Run until `stopping`, then drain."""
         acquired_last, handed_over = asyncio.Event(), asyncio.Event()
-        third = self.lease_seconds / 3
+        third = self.partitions.renewal_seconds
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._loop("partitions", self.partitions.renew, third, handed_over, Backoff(0.1, third)))
             tasks.create_task(self._loop("backlog", self.backlog.look, _BACKLOG_INTERVAL_SECONDS, handed_over))

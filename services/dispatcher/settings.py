@@ -47,10 +47,11 @@ class DispatcherSettings(InternalTlsSettings):
         description="How long overdue an undeliverable entry is left to the poll path, 0-60 s. Default 2.",
     )
     poll_wait_seconds: float = Field(
-        default=0.5,
+        default=2.0,
         gt=0,
         le=5,
-        description="How long acquiring waits when nothing is due, up to 5 s. Default 0.5.",
+        description="How long an acquire call stays at a scheduler that finds nothing due, up to 5 s; no longer than"
+        " until the next renewal of the partition lease. Default 2.",
     )
     acquire_batch: int = Field(
         default=500, ge=1, le=10_000, description="The most executions of one acquire call, 1-10,000. Default 500."

@@ -10,7 +10,7 @@ from services.dispatcher.adapters.dispatch_metrics import DispatchMetrics
 from services.dispatcher.adapters.dispatch_traces import DispatchTraces
 
 SERVICE = "dispatcher"
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 5.0
 """How often the levels of the stream are looked at."""
 
 

@@ -130,12 +130,11 @@ class DueStream:
         key = self.key(shard)
         async with _bounded(_COMMAND_SECONDS):
             group = await self._group(key)
+            if group is not None and group.get("lag") is not None:
+                return int(group["lag"])
             length = int(await self._redis.xlen(key))
-        if group is None:
-            return length
-        lag = group.get("lag")
         # Redis does not know the lag after some deletions; since acknowledging deletes, the rest is simple arithmetic.
-        return max(length - int(group["pending"]), 0) if lag is None else int(lag)
+        return length if group is None else max(length - int(group["pending"]), 0)
 
     async def depth(self, shard: int) -> int:
         """Return how many entries the shard holds, those under way included."""

@@ -2,7 +2,8 @@
 
 A call waits at the scheduler when nothing is due, so a job that is created for "now" arrives at once. A call in
 progress is never cut: its executions are materialized by then, and only the poll path would find them, overdue by its
-grace.
+grace. So it ends by itself when the share of the partitions may have changed, with the renewal of their lease: what a
+dead dispatcher held is asked for at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from services.dispatcher.usecases.partitions import Partitions
 from services.dispatcher.usecases.ports import Scheduler
 
 _IDLE_SECONDS = 0.05
+_RENEWAL_TAKES_SECONDS = 0.1
+"""Until a renewal that is due has been answered; a call that ended before would have to be made again after it."""
 _READY_AGE_SECONDS = 10.0
 
 
@@ -53,15 +56,16 @@ class Acquire:
             await self._clock.sleep(_IDLE_SECONDS)
             return 0
         began = self._clock.monotonic()
+        wait_seconds = min(self._wait_seconds, self._partitions.seconds_to_renewal() + _RENEWAL_TAKES_SECONDS)
         acquired = await self._scheduler.acquire_due(
-            partitions, horizon_seconds=self._horizon_seconds, limit=limit, wait_seconds=self._wait_seconds
+            partitions, horizon_seconds=self._horizon_seconds, limit=limit, wait_seconds=wait_seconds
         )
         self._progress = self._clock.monotonic()
         if acquired.entries:
             # If we die here, the executions are materialized and on no stream: the poll path finds them overdue.
             crash_point("dispatcher.acquired")
             self._held.add(acquired.entries)
-        elif not acquired.more and self._progress - began < self._wait_seconds / 2:
+        elif not acquired.more and self._progress - began < wait_seconds / 2:
             # A scheduler that does not wait (it drains) must not be asked in a hot loop.
             await self._clock.sleep(_IDLE_SECONDS)
         return len(acquired.entries)

@@ -30,6 +30,8 @@ _LEAD_OF_AN_ENTRY = timedelta(milliseconds=1)
 _LONGEST_LEAD = timedelta(seconds=1.5)
 """A pause or a change within the lead may come too late; so it grows no further, however many entries are held."""
 _LONGEST_WAIT_SECONDS = 1.0
+"""Until the time of the next entry is looked at anew, for the clocks' offset may have changed."""
+_EMPTY_WAIT_SECONDS = 10.0
 _FULL_WAIT_SECONDS = 0.02
 _HAND_OVER_TRIES = 3
 _HAND_OVER_WAIT_SECONDS = 0.2
@@ -72,7 +74,7 @@ class Deliver:
         """
         wait_seconds = self._seconds_to_next()
         if wait_seconds > 0:
-            await self._wait(min(wait_seconds, _LONGEST_WAIT_SECONDS))
+            await self._wait(wait_seconds)
             return 0
         limit = self._bounds.deliver_limit(self._backlog.entries)
         if not limit:
@@ -126,10 +128,11 @@ class Deliver:
             log.warning("delivery.dropped", reason=reason, count=len(dropped), dropped_total=self.dropped)
 
     def _seconds_to_next(self) -> float:
+        """Return how long to wait for an entry that comes or whose time comes; 0 or less when there is one now."""
         next_due = self._held.next_due()
         if next_due is None:
-            return _LONGEST_WAIT_SECONDS
-        return (next_due - self._lead_by_now() - self._now()).total_seconds()
+            return _EMPTY_WAIT_SECONDS
+        return min((next_due - self._lead_by_now() - self._now()).total_seconds(), _LONGEST_WAIT_SECONDS)
 
     def _lead_by_now(self) -> timedelta:
         return max(self._lead, min(self._lead + len(self._held) * _LEAD_OF_AN_ENTRY, _LONGEST_LEAD))

@@ -33,7 +33,7 @@ class Scheduler(Protocol):
     async def acquire_due(
         self, partitions: Sequence[int], *, horizon_seconds: float, limit: int, wait_seconds: float
     ) -> Acquired:
-        """Materialize and return what comes due within the horizon; with nothing due, wait for a nudge that long."""
+        """Materialize and return what comes due within the horizon; with nothing due, wait for it that long."""
         ...
 
     async def lease_partitions(self, lease_seconds: float) -> PartitionLease:

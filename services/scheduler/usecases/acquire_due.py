@@ -31,7 +31,7 @@ LEAST_NOTICE = timedelta(milliseconds=750)
 
 PACE = timedelta(milliseconds=500)
 """Between the looks of one dispatcher, so that a look finds many fires at a steady load; well within what the horizon
-is ahead of the least notice, so that no fire is late for it."""
+is ahead of the least notice, so that no fire is late for it. What other replicas were told of is noticed by then."""
 
 MAX_STOP_NOTE = 500
 """Characters of the reason why a job was stopped that are kept with it."""
@@ -85,21 +85,24 @@ class AcquireDue:
     async def __call__(
         self, partitions: Collection[int], horizon: timedelta, limit: int, wait_seconds: float
     ) -> DueBatch:
-        """Return what comes due within the horizon; when there is nothing, wait for a nudge, and look again at one."""
+        """Return what comes due within the horizon; while there is nothing, look again at a nudge and now and then."""
         await self._keep_pace(partitions, min(PACE, (horizon - LEAST_NOTICE) / 2))
-        looked, mark = self.clock.now(), self.nudge.mark()
-        batch = await self.run_once(partitions, horizon, limit)
-        if batch.executions and not batch.more:
-            self._last_looks[min(partitions, default=0)] = looked, mark
-        # A longer wait would notice what comes into the horizon meanwhile too late to deliver it ahead of its time.
-        wait_seconds = min(wait_seconds, (horizon - LEAST_NOTICE).total_seconds())
-        if batch.executions or batch.more or wait_seconds <= 0:
-            return batch
-        # What was announced since the mark may have come too late for the look just taken.
-        if not await self.nudge.wait(self.clock.now() + horizon, wait_seconds, since=mark):
-            # The next call follows at once, and its look shows the same.
-            return batch
-        return await self.run_once(partitions, horizon, limit)
+        # A longer one would notice what comes into the horizon meanwhile too late to deliver it ahead of its time.
+        interval = min(PACE, horizon - LEAST_NOTICE).total_seconds()
+        ends = self.clock.monotonic() + wait_seconds
+        while True:
+            looked, mark = self.clock.now(), self.nudge.mark()
+            batch = await self.run_once(partitions, horizon, limit)
+            if batch.executions and not batch.more:
+                self._last_looks[min(partitions, default=0)] = looked, mark
+            left = ends - self.clock.monotonic()
+            if batch.executions or batch.more or min(left, interval) <= 0:
+                return batch
+            # What was announced since the mark may have come too late for the look just taken.
+            nudged = await self.nudge.wait(self.clock.now() + horizon, min(left, interval), since=mark)
+            if not nudged and left <= interval:
+                # The call ends here. The next one follows at once, and its look shows the same.
+                return batch
 
     async def _keep_pace(self, partitions: Collection[int], pace: timedelta) -> None:
         """Wait until the last look that found something is a while ago, or something is near that it did not show."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from libs.common.errors import UnavailableError
+from libs.common.lifecycle import first_of
 from libs.common.testing.fake_clock import FakeClock
 from services.dispatcher.domain.due_heap import DueEntry
 from services.dispatcher.usecases.ports import Acquired, PartitionLease
@@ -27,11 +29,12 @@ class AcquireCall:
     partitions: tuple[int, ...]
     limit: int
     horizon_seconds: float
+    wait_seconds: float
 
 
 @dataclass
 class FakeScheduler:
-    """Answers acquire calls from a queue; with nothing queued it waits as long as asked, as the real one does."""
+    """Answers acquire calls from a queue; with none it waits as long as asked, as the real one does."""
 
     clock: FakeClock
     partitions: tuple[int, ...] = (0, 1)
@@ -42,20 +45,29 @@ class FakeScheduler:
     calls: list[AcquireCall] = field(default_factory=list)
     leases: int = 0
     released: bool = False
+    renews: asyncio.Event = field(default_factory=asyncio.Event)
+    """While it is not set, renewals of leases hang."""
+    _given: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.renews.set()
 
     def give(self, *entries: DueEntry, more: bool = False) -> None:
         self.answers.append(Acquired(entries, more))
+        self._given.set()
 
     async def acquire_due(
         self, partitions: Sequence[int], *, horizon_seconds: float, limit: int, wait_seconds: float
     ) -> Acquired:
         self._require()
-        self.calls.append(AcquireCall(tuple(partitions), limit, horizon_seconds))
+        self.calls.append(AcquireCall(tuple(partitions), limit, horizon_seconds, wait_seconds))
         if not self.answers and self.waits:
-            await self.clock.sleep(wait_seconds)
+            self._given.clear()
+            await first_of(self.clock.sleep(wait_seconds), self._given.wait())
         return self.answers.popleft() if self.answers else Acquired([], more=False)
 
     async def lease_partitions(self, lease_seconds: float) -> PartitionLease:
+        await self.renews.wait()
         self._require()
         self.leases += 1
         return PartitionLease(self.partitions, self.clock.now() + self.ahead + timedelta(seconds=lease_seconds), 1)

@@ -202,7 +202,7 @@ async def test_acquiring_goes_on_while_redis_is_away(
     stream.available = False
     start()
     await clock.advance(5)
-    assert len(scheduler.calls) >= 9
+    assert len(scheduler.calls) >= 3
 
 
 async def test_starts_before_the_scheduler_and_waits_for_it(
@@ -228,6 +228,32 @@ async def test_only_leased_partitions_are_asked_for(start: Start, scheduler: Fak
     assert {call.partitions for call in scheduler.calls} == {(3, 7)}
 
 
+async def test_partitions_that_are_taken_over_are_asked_for_at_the_renewal(
+    start: Start, scheduler: FakeScheduler, clock: FakeClock
+) -> None:
+    start(partition_lease_seconds=3, poll_wait_seconds=5)
+    await clock.advance(0.5)
+    scheduler.partitions = (0, 1, 2)
+    # Renewed once a second.
+    await clock.advance(0.6)
+    assert [call.partitions for call in scheduler.calls if call.wait_seconds > 0.1] == [(0, 1), (0, 1, 2)]
+
+
+async def test_while_a_renewal_is_late_calls_are_short(
+    start: Start, scheduler: FakeScheduler, clock: FakeClock
+) -> None:
+    start(partition_lease_seconds=3, poll_wait_seconds=5)
+    await clock.advance(0.5)
+    scheduler.renews.clear()
+    await clock.advance(1.1)
+    before = len(scheduler.calls)
+    await clock.advance(0.5)
+    assert {call.wait_seconds for call in scheduler.calls[before:]} == {0.1}
+    scheduler.renews.set()
+    await clock.advance(0.2)
+    assert scheduler.calls[-1].wait_seconds > 0.5
+
+
 async def test_scheduler_that_does_not_wait_is_not_asked_in_a_hot_loop(
     start: Start, scheduler: FakeScheduler, clock: FakeClock
 ) -> None:
@@ -245,7 +271,8 @@ async def test_stopping_hands_everything_over_at_once_and_gives_partitions_back(
     await clock.advance(0.1)
     assert stream.delivered == ["now"]
     stopping.set()
-    await clock.advance(0.5)
+    # Once the call in progress has ended.
+    await clock.advance(1.8)
     assert stream.delivered == ["now", "later"]
     assert scheduler.released
 
@@ -271,7 +298,7 @@ async def test_stopping_without_redis_ends_and_counts_what_the_poll_path_must_fi
     duties = start()
     await clock.advance(0.1)
     stopping.set()
-    await clock.advance(2)
+    await clock.advance(3)
     assert duties.deliver.dropped == 1
     assert scheduler.released
 

@@ -171,17 +171,37 @@ async def test_a_waiting_call_returns_when_something_near_is_announced(world: Wo
     assert [execution.fire_time for execution in (await call).executions] == [at(2)]
 
 
-async def test_what_a_waiting_call_was_not_told_of_comes_with_the_next(world: World) -> None:
-    call = asyncio.create_task(world.acquire(ALL, HORIZON, 10, 1.0))
-    await world.advance(0)
+async def test_a_waiting_call_looks_now_and_then_for_what_it_was_not_told_of(world: World) -> None:
+    call = asyncio.create_task(world.acquire(ALL, HORIZON, 10, 20.0))
+    await world.advance(7.1)
     # Another replica made it: this one's nudge knows nothing.
-    await world.job(schedule=once(at(2)))
-    await world.advance(0.999)
+    await world.job(schedule=once(at(7.2)))
+    await world.advance(0.399)
     assert not call.done()
-    await world.advance(0.001)
+    await world.advance(0.002)
+    assert [execution.fire_time for execution in (await call).executions] == [at(7.2)]
+    assert world.clock.sleepers == 0
+
+
+async def test_an_announcement_for_others_does_not_end_the_call(world: World) -> None:
+    call = asyncio.create_task(world.acquire(ALL, HORIZON, 10, 20.0))
+    await world.advance(1)
+    world.nudge.notify(at(1))
+    await world.advance(1)
+    assert not call.done()
+    await world.advance(18)
+    assert not (await call).executions
+
+
+@pytest.mark.parametrize("wait_seconds", [0.3, 1.0])
+async def test_a_waiting_call_that_ends_leaves_the_last_look_to_the_next(world: World, wait_seconds: float) -> None:
+    call = asyncio.create_task(world.acquire(ALL, HORIZON, 10, wait_seconds))
+    await world.advance(wait_seconds - 0.01)
+    await world.job(schedule=once(at(2)))
+    assert not call.done()
+    await world.advance(0.01)
     # Two looks in a row would show the same, and cost an idle system twice as much.
     assert not (await call).executions
-    assert world.clock.sleepers == 0
     assert len((await world.acquire(ALL, HORIZON, 10, 1.0)).executions) == 1
 
 

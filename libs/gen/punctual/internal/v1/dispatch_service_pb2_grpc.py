@@ -61,7 +61,8 @@ class DispatchServiceServicer:
     def AcquireDue(self, request, context):
         """Materializes the fires that come due within the horizon, advances their jobs, and returns the executions to put on
         the stream, together with retries and deferrals that continue within the horizon. When there is nothing, the call
-        waits up to `wait` for a nudge, which a create, update, resume or RunJob inside the horizon gives.
+        waits up to `wait`: it looks again every half second, and at once when a create, update, resume or RunJob inside the
+        horizon nudges it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,8 @@ class DispatchServiceStub:
     AcquireDue: _grpc.UnaryUnaryMultiCallable[_dispatch_service_pb2.AcquireDueRequest, _dispatch_service_pb2.AcquireDueResponse]
     """Materializes the fires that come due within the horizon, advances their jobs, and returns the executions to put on
     the stream, together with retries and deferrals that continue within the horizon. When there is nothing, the call
-    waits up to `wait` for a nudge, which a create, update, resume or RunJob inside the horizon gives.
+    waits up to `wait`: it looks again every half second, and at once when a create, update, resume or RunJob inside the
+    horizon nudges it.
     """
     LeasePartitions: _grpc.UnaryUnaryMultiCallable[_dispatch_service_pb2.LeasePartitionsRequest, _dispatch_service_pb2.LeasePartitionsResponse]
     """Renews the caller's partition leases, or gives it its fair share of the free ones."""
@@ -55,7 +56,8 @@ class DispatchServiceAsyncStub(DispatchServiceStub):
     AcquireDue: _aio.UnaryUnaryMultiCallable[_dispatch_service_pb2.AcquireDueRequest, _dispatch_service_pb2.AcquireDueResponse]  # type: ignore[assignment]
     """Materializes the fires that come due within the horizon, advances their jobs, and returns the executions to put on
     the stream, together with retries and deferrals that continue within the horizon. When there is nothing, the call
-    waits up to `wait` for a nudge, which a create, update, resume or RunJob inside the horizon gives.
+    waits up to `wait`: it looks again every half second, and at once when a create, update, resume or RunJob inside the
+    horizon nudges it.
     """
     LeasePartitions: _aio.UnaryUnaryMultiCallable[_dispatch_service_pb2.LeasePartitionsRequest, _dispatch_service_pb2.LeasePartitionsResponse]  # type: ignore[assignment]
     """Renews the caller's partition leases, or gives it its fair share of the free ones."""
@@ -75,7 +77,8 @@ class DispatchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_dispatch_service_pb2.AcquireDueResponse, _abc.Awaitable[_dispatch_service_pb2.AcquireDueResponse]]:
         """Materializes the fires that come due within the horizon, advances their jobs, and returns the executions to put on
         the stream, together with retries and deferrals that continue within the horizon. When there is nothing, the call
-        waits up to `wait` for a nudge, which a create, update, resume or RunJob inside the horizon gives.
+        waits up to `wait`: it looks again every half second, and at once when a create, update, resume or RunJob inside the
+        horizon nudges it.
         """
 
     @_abc_1.abstractmethod
