@@ -41,7 +41,7 @@ CALLS_PER_MINUTE = 600
 CREATES_PER_MINUTE = 10
 BATCH_CREATES_PER_MINUTE = 10_000
 
-RELAY_SECONDS = 0.25
+RELAY_SECONDS = 1.0
 """How often a replica looks whether it has written something for the audit; the events of that time go together.
 
 Nobody sees the wait: whoever lists events has them copied first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from libs.common.clock import Clock
@@ -23,12 +23,14 @@ class PartitionLease:
     dispatcher_count: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LeasePartitions:
     """Renews, grants and takes back partition leases, one compare-and-set on one record each."""
 
     partitions: PartitionStore
     clock: Clock
+    _written: PartitionTable | None = field(default=None, init=False)
+    """The table as this replica wrote it last. Where another one wrote since, a compare-and-set on it fails."""
 
     async def __call__(self, dispatcher_id: str, lease: timedelta) -> PartitionLease:
         """Renew a dispatcher's lease.
@@ -37,11 +39,12 @@ class LeasePartitions:
             AbortedError: too many dispatchers wrote at once; try again.
         """
         for _ in range(MAX_TRIES):
-            table = await self.partitions.read()
+            table = self._take_written() or await self.partitions.read()
             now = self.clock.now()
             expire_time = now + lease
             renewed = renew(table, dispatcher_id, expire_time, now)
             if await self.partitions.write(renewed, table.version):
+                self._written = renewed
                 return PartitionLease(renewed.held_by(dispatcher_id), expire_time, len(renewed.leases))
         raise _contention()
 
@@ -58,6 +61,11 @@ class LeasePartitions:
             if await self.partitions.write(release(table, dispatcher_id), table.version):
                 return
         raise _contention()
+
+    def _take_written(self) -> PartitionTable | None:
+        """Return the table to try first, once: each write needs one that is known to be newer."""
+        written, self._written = self._written, None
+        return written
 
 
 def _contention() -> AbortedError:

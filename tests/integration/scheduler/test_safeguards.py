@@ -280,7 +280,7 @@ class TestAudit:
         job = secret_job()
         await job_store(OLD, other).insert_new([job], audits=[event(job)])
         assert await mine.run_once() == 0
-        await clock.advance(5)
+        await clock.advance(30)
         assert await mine.run_once() == 1
         job = secret_job()
         await job_store(OLD, outbox).insert_new([job], audits=[event(job)])

@@ -52,6 +52,29 @@ async def test_a_draining_dispatcher_gives_all_back() -> None:
     assert len((await leases("b", LEASE)).partitions) == PARTITION_COUNT
 
 
+class CountedStore(MemoryPartitionStore):
+    """A store that counts its reads."""
+
+    reads = 0
+
+    async def read(self) -> PartitionTable:
+        self.reads += 1
+        return await super().read()
+
+
+async def test_a_replica_reads_the_table_only_where_another_wrote_since() -> None:
+    store, clock = CountedStore(), FakeClock(NOW)
+    mine, other = LeasePartitions(store, clock), LeasePartitions(store, clock)
+    for _ in range(3):
+        await mine("a", LEASE)
+    assert store.reads == 1
+    await other("b", LEASE)
+    assert len((await mine("a", LEASE)).partitions) == 128
+    assert store.reads == 3
+    assert len((await mine("b", LEASE)).partitions) == 128
+    assert store.reads == 3
+
+
 class RacedStore(MemoryPartitionStore):
     """A store in which somebody else writes right before each write."""
 

@@ -32,7 +32,8 @@ OUTBOX_INDEX = IndexModel([(f"{OUTBOX}._id", 1)], name="audit_outbox", sparse=Tr
 """Goes to every collection whose documents carry an outbox; small, since outboxes are empty but for moments."""
 
 BATCH = 500
-SWEEP_SECONDS = 5.0
+SWEEP_SECONDS = 30.0
+"""How often a replica looks for what another one left. Nobody waits for it: a list relays first."""
 
 
 class AuditOutbox:

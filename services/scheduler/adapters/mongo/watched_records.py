@@ -30,15 +30,10 @@ class MongoWatchedRecords:
 
     async def overdue(self, now: datetime, most: int) -> Mapping[Place, Overdue]:
         """Return what is overdue at each place, counted up to a bound."""
-        places = [(Place.JOB, _jobs(), _due_jobs(now), "tick", "next_due_time")]
-        places += [
-            (place, _executions(), {"phase": phase, "wake_time": {"$lte": now}}, "wake", "wake_time")
-            for place, phase in _PHASES.items()
-        ]
-        found = await asyncio.gather(
-            *(_overdue(collection, query, index, field, most) for _, collection, query, index, field in places)
+        jobs, executions = await asyncio.gather(
+            _overdue(_jobs(), _due_jobs(now), "tick", "next_due_time", most), _overdue_executions(now, most)
         )
-        return {place: overdue for (place, *_), overdue in zip(places, found, strict=True)}
+        return {Place.JOB: jobs, **executions}
 
     async def partitions_of_overdue_jobs(self, among: Collection[int], before: datetime, most: int) -> frozenset[int]:
         """Return those of the partitions that the oldest jobs with fires from before an instant are in."""
@@ -49,6 +44,20 @@ class MongoWatchedRecords:
 
 def _due_jobs(until: datetime) -> Document:
     return {"state": JobState.ACTIVE, "next_due_time": {"$gte": _BEGINNING, "$lte": until}}
+
+
+async def _overdue_executions(now: datetime, most: int) -> Mapping[Place, Overdue]:
+    # As a rule nothing is overdue, which one question shows.
+    lying = {"phase": {"$in": list(_PHASES.values())}, "wake_time": {"$lte": now}}
+    if await _executions().find_one(lying, {"_id": 0, "phase": 1}, hint="wake") is None:
+        return dict.fromkeys(_PHASES, Overdue())
+    found = await asyncio.gather(
+        *(
+            _overdue(_executions(), {"phase": phase, "wake_time": {"$lte": now}}, "wake", "wake_time", most)
+            for phase in _PHASES.values()
+        )
+    )
+    return dict(zip(_PHASES, found, strict=True))
 
 
 async def _overdue(
