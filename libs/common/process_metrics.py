@@ -19,7 +19,7 @@ from libs.common.metrics import Metrics, MetricsEndpoint
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STATM = Path("/proc/self/statm")
-_PROBE_SECONDS = 0.25
+_PROBE_SECONDS = 1.0
 _DELAY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -37,7 +37,7 @@ class ProcessMetrics:
         ).set_function(resident_memory_bytes)
         self._delay = metrics.histogram(
             "event_loop_delay_seconds",
-            "How much later than asked for the event loop called back, sampled four times a second.",
+            "How much later than asked for the event loop called back, sampled once a second.",
             ("service",),
             buckets=_DELAY_BUCKETS,
         ).labels(service)
@@ -56,7 +56,7 @@ class ProcessMetrics:
 
 
 class _LoopProbe:
-    """A timer that sets itself anew: no task, hence no cost but four calls a second."""
+    """A timer that sets itself anew: no task, hence no cost but one call a second."""
 
     def __init__(self, delay: Histogram, loop: asyncio.AbstractEventLoop) -> None:
         self._delay = delay

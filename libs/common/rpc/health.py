@@ -47,6 +47,8 @@ class HealthReporter:
         self._reasons: dict[str, tuple[str, ...]] = {LIVENESS: (), READINESS: ("starting: not evaluated yet",)}
         self._failing = {READINESS: frozenset({_STARTING})}
         """The names of the checks that failed when last evaluated."""
+        self._published: dict[str, bool] = {}
+        """What was said of each service last, so that only changes are told."""
         self._draining = False
         self._servicer = health_aio.HealthServicer()
         self._task: asyncio.Task[None] | None = None
@@ -127,6 +129,9 @@ class HealthReporter:
             log.info("health.serving", health_service=service)
 
     async def _publish(self, service: str, *, serving: bool) -> None:
+        if self._published.get(service) is serving:
+            return
+        self._published[service] = serving
         states = health_pb2.HealthCheckResponse
         await self._servicer.set(service, states.SERVING if serving else states.NOT_SERVING)
 

@@ -16,7 +16,7 @@ from tools.devstack.waiting import wait_until
 async def test_a_blocked_event_loop_is_seen() -> None:
     metrics = Metrics()
     stop = ProcessMetrics(metrics, "example").watch_loop()
-    time.sleep(0.4)
+    time.sleep(1.2)
 
     async def sampled() -> bool:
         return metrics.registry.get_sample_value("punctual_event_loop_delay_seconds_count", {"service": "example"}) == 1
