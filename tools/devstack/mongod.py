@@ -151,6 +151,8 @@ class MongoReplicaSet:
         argv += ["--bind_ip", LOOPBACK, "--nounixsocket", "--quiet", "--oplogSize", "256"]
         argv += ["--wiredTigerCacheSizeGB", str(self._cache_gigabytes)]
         argv += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
+        # Otherwise each version of the last five minutes is kept for reads at a past instant, which nothing here makes.
+        argv += ["--setParameter", "minSnapshotHistoryWindowInSeconds=0"]
         # All members end at once: a primary that waits for a successor would only wait in vain.
         argv += ["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]
         return ChildProcess(f"mongod-{index}", argv, output=self._folder / f"mongod-{index}.log")
