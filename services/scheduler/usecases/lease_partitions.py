@@ -30,7 +30,9 @@ class LeasePartitions:
     partitions: PartitionStore
     clock: Clock
     _written: PartitionTable | None = field(default=None, init=False)
-    """The table as this replica wrote it last. Where another one wrote since, a compare-and-set on it fails."""
+    """The table as this replica wrote it last."""
+    _alone: bool = field(default=False, init=False)
+    """Whether no other replica seems to write it. Then a write needs no read; should one write, it fails."""
 
     async def __call__(self, dispatcher_id: str, lease: timedelta) -> PartitionLease:
         """Renew a dispatcher's lease.
@@ -39,12 +41,11 @@ class LeasePartitions:
             AbortedError: too many dispatchers wrote at once; try again.
         """
         for _ in range(MAX_TRIES):
-            table = self._take_written() or await self.partitions.read()
+            table = await self._read()
             now = self.clock.now()
             expire_time = now + lease
             renewed = renew(table, dispatcher_id, expire_time, now)
-            if await self.partitions.write(renewed, table.version):
-                self._written = renewed
+            if await self._write(renewed, table.version):
                 return PartitionLease(renewed.held_by(dispatcher_id), expire_time, len(renewed.leases))
         raise _contention()
 
@@ -55,17 +56,27 @@ class LeasePartitions:
             AbortedError: too many dispatchers wrote at once; the lease runs out by itself.
         """
         for _ in range(MAX_TRIES):
-            table: PartitionTable = await self.partitions.read()
+            # Read in any case: what was written here last may not know the dispatcher yet.
+            table = await self.partitions.read()
             if dispatcher_id not in table.leases:
                 return
-            if await self.partitions.write(release(table, dispatcher_id), table.version):
+            if await self._write(release(table, dispatcher_id), table.version):
                 return
         raise _contention()
 
-    def _take_written(self) -> PartitionTable | None:
-        """Return the table to try first, once: each write needs one that is known to be newer."""
-        written, self._written = self._written, None
-        return written
+    async def _read(self) -> PartitionTable:
+        if self._alone and self._written is not None:
+            return self._written
+        table = await self.partitions.read()
+        self._alone = self._written is not None and self._written.version == table.version
+        return table
+
+    async def _write(self, table: PartitionTable, expected_version: int) -> bool:
+        if not await self.partitions.write(table, expected_version):
+            self._alone = False
+            return False
+        self._written = table
+        return True
 
 
 def _contention() -> AbortedError:

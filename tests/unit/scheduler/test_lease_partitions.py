@@ -62,17 +62,32 @@ class CountedStore(MemoryPartitionStore):
         return await super().read()
 
 
-async def test_a_replica_reads_the_table_only_where_another_wrote_since() -> None:
+async def test_a_replica_that_writes_the_table_alone_does_not_read_it() -> None:
+    store, clock = CountedStore(), FakeClock(NOW)
+    mine, other = LeasePartitions(store, clock), LeasePartitions(store, clock)
+    for _ in range(5):
+        await mine("a", LEASE)
+    assert store.reads == 2
+    await other("b", LEASE)
+    assert len((await mine("a", LEASE)).partitions) == 128
+    assert store.reads == 4
+    # By turns, as clients balance over replicas: each reads first, and no write fails.
+    for replica in (other, mine, other, mine):
+        assert len((await replica("b", LEASE)).partitions) == 128
+    assert store.reads == 8
+    for _ in range(5):
+        await mine("a", LEASE)
+    assert store.reads == 9
+
+
+async def test_a_release_counts_wherever_the_lease_was_written() -> None:
     store, clock = CountedStore(), FakeClock(NOW)
     mine, other = LeasePartitions(store, clock), LeasePartitions(store, clock)
     for _ in range(3):
         await mine("a", LEASE)
-    assert store.reads == 1
     await other("b", LEASE)
-    assert len((await mine("a", LEASE)).partitions) == 128
-    assert store.reads == 3
-    assert len((await mine("b", LEASE)).partitions) == 128
-    assert store.reads == 3
+    await mine.release("b")
+    assert set((await store.read()).leases) == {"a"}
 
 
 class RacedStore(MemoryPartitionStore):
