@@ -7,8 +7,8 @@ from dataclasses import field
 from datetime import datetime
 from typing import Protocol
 
+from libs.common.value_type import value_type
 from services.executor.domain.attempt import Header
-from services.executor.domain.value_type import value_type
 
 MAX_HEADERS = 100
 """Header lines kept of an answer; further ones are dropped."""

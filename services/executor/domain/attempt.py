@@ -11,7 +11,7 @@ from dataclasses import field
 from datetime import datetime
 from typing import NamedTuple
 
-from services.executor.domain.value_type import value_type
+from libs.common.value_type import value_type
 
 
 class Lease(NamedTuple):

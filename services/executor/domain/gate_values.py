@@ -10,7 +10,7 @@ import enum
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from services.executor.domain.value_type import value_type
+from libs.common.value_type import value_type
 
 SECOND = 1_000_000
 """Microseconds."""

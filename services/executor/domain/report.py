@@ -11,9 +11,9 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from libs.common.value_type import value_type
 from services.executor.domain.answer import Answer, RateLimitObservation
 from services.executor.domain.attempt import Header, Lease
-from services.executor.domain.value_type import value_type
 
 MAX_MESSAGE_CHARS = 1_000
 """Longer error messages are cut."""

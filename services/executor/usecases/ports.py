@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from libs.common.value_type import value_type
 from services.executor.domain.answer import AnswerSource
 from services.executor.domain.attempt import Grant, Lease, Refusal
 from services.executor.domain.delivery_mode import Mode
 from services.executor.domain.gate_values import Ask, CircuitState, GateSummary, Note, TargetKey, Verdict
 from services.executor.domain.report import CallProgress, CallResult, Report
-from services.executor.domain.value_type import value_type
 
 MAX_BATCH = 1_000
 """The most items that the scheduler takes in one call."""

@@ -7,9 +7,9 @@ that when the grant is written (see the execution store).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from libs.common.value_type import value_type
 from services.scheduler.domain.execution import Cause, Execution, ExecutionState
 from services.scheduler.domain.job import Job, JobState, OnUnknownOutcome, OverlapPolicy
 from services.scheduler.domain.planning import MISFIRE_GRACE
@@ -22,21 +22,21 @@ MAX_LOSSES = 5
 """Leases of one execution that may run out before it ends as FAILED: a poison execution kills no sixth executor."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Grant:
     """It may begin. `lost_lease`: the lease before ran out, which goes on record as a lost attempt."""
 
     lost_lease: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Skip:
     """It will never run, for this reason."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class End:
     """Its lease ran out, and it ends in this state."""
 
@@ -44,7 +44,7 @@ class End:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Refuse:
     """Not now: somebody else has it, it is final, or it is too early (`retry_time`)."""
 

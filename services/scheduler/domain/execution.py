@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from libs.common.instants import to_epoch_millis
+from libs.common.value_type import value_type
 
 
 class ExecutionState(enum.StrEnum):
@@ -92,7 +93,7 @@ class DeliveryPath(enum.StrEnum):
     POLL = "POLL"
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class RateLimitObservation:
     """What an answer told of the target's rate limit; -1 and None where it told nothing."""
 
@@ -102,7 +103,7 @@ class RateLimitObservation:
     reset_time: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Attempt:
     """One ended try of an execution."""
 
@@ -121,7 +122,7 @@ class Attempt:
     redirect_count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class ResponseHeader:
     """One header of an answer, secrets already masked."""
 
@@ -129,7 +130,7 @@ class ResponseHeader:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class StoredResponse:
     """An answer as it is kept: inline in `body` (compressed as `encoding` says), or in the blob store under `blob_id`.
 
@@ -169,7 +170,7 @@ def head_of(response: StoredResponse, warning: str) -> StoredResponse:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Callback:
     """What a callback sends and where, fixed when it was made, and what it tells of."""
 
@@ -181,7 +182,7 @@ class Callback:
     """The execution that it tells of; for a failed job the last one."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Execution:
     """A stored execution. Lease fields mean something while RUNNING only; `fencing_token` only grows."""
 

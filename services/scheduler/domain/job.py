@@ -8,9 +8,10 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime, timedelta
 
+from libs.common.value_type import value_type
 from services.scheduler.domain.schedule import Schedule
 
 PARTITION_COUNT = 256
@@ -61,7 +62,7 @@ class BodyPreset(enum.StrEnum):
     ANTHROPIC_MESSAGES = "ANTHROPIC_MESSAGES"
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Header:
     """One request header. A sensitive value is a secret: masked in every read, encrypted at rest.
 
@@ -75,7 +76,7 @@ class Header:
     sealed: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Body:
     """The shape of the request body: a preset with its model, or a JSON template; exactly one of the two is set."""
 
@@ -85,7 +86,7 @@ class Body:
     max_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Target:
     """What an attempt does: one POST. Without a body shape it sends `{"prompt": ...}`."""
 
@@ -96,7 +97,7 @@ class Target:
     max_redirects: int = 5
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class RetryPolicy:
     """How failed attempts are repeated. `max_attempts` counts the first one."""
 
@@ -107,7 +108,7 @@ class RetryPolicy:
     retry_conflict: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class TimeoutPolicy:
     """How long one attempt may take. `first_byte` unset means as long as `total`."""
 
@@ -116,7 +117,7 @@ class TimeoutPolicy:
     first_byte: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class CatchUpPolicy:
     """What happens to missed fires: which run, how old they may be, and how many at most."""
 
@@ -125,14 +126,14 @@ class CatchUpPolicy:
     max_fires: int = 100
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class RateLimitPolicy:
     """The job's own request rate."""
 
     max_requests_per_minute: int = 60
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class ResponseCheck:
     """One check on a successful answer; exactly one of the three forms is set."""
 
@@ -142,7 +143,7 @@ class ResponseCheck:
     min_size_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class ResponsePolicy:
     """What counts as a good answer (no codes: 200 to 299) and what of it is kept."""
 
@@ -152,7 +153,7 @@ class ResponsePolicy:
     store_full_response: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class CallbackPolicy:
     """Who is told about the end of executions; nobody without a URL."""
 
@@ -161,7 +162,7 @@ class CallbackPolicy:
     notify_success: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class JobDefinition:
     """All that a caller writes. A change of any of it makes a new revision of the job."""
 
@@ -182,7 +183,7 @@ class JobDefinition:
     max_consecutive_failures: int = 5
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class StateChange:
     """One change of a job's state. Kept with the job, so that an explanation can say who held it and why."""
 
@@ -194,7 +195,7 @@ class StateChange:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Job:
     """A stored job.
 

@@ -7,9 +7,9 @@ of its rows.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from libs.common.value_type import value_type
 from services.scheduler.domain.execution import (
     ExecutionState,
     Outcome,
@@ -50,7 +50,7 @@ class Result(enum.StrEnum):
 _MAY_BE_SENT = frozenset({Result.ANSWERED, Result.NO_ANSWER, Result.TIMED_OUT})
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class AttemptReport:
     """What came of one attempt under one lease."""
 
@@ -71,7 +71,7 @@ class AttemptReport:
     trace_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Finish:
     """The execution ends in this state; for STOP_REASON its job is paused."""
 
@@ -80,7 +80,7 @@ class Finish:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Retry:
     """The execution waits and then begins its next attempt."""
 
@@ -88,7 +88,7 @@ class Retry:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Defer:
     """The execution waits, and the attempt does not count."""
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from libs.common.value_type import value_type
 from services.scheduler.domain.job import CatchUpMode, CatchUpPolicy
 from services.scheduler.domain.schedule import Schedule, due_time, next_fire
 
@@ -25,7 +25,7 @@ MISFIRE_GRACE = timedelta(seconds=60)
 """How late a fire may be seen and still count as on time for the catch-up policy."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class FireCursor:
     """What planning needs to know of a job: its rule, its policy, and the first fire without a decision."""
 
@@ -35,7 +35,7 @@ class FireCursor:
     next_fire_time: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class PlannedFire:
     """One decided fire; without a skip reason it runs."""
 
@@ -44,7 +44,7 @@ class PlannedFire:
     skip_reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class FirePlan:
     """The decisions, oldest first, and the first fire without one; `more` when that fire lies within the limit too."""
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from libs.common.errors import InvalidArgumentError
+from libs.common.value_type import value_type
 from services.scheduler.domain.job import BodyPreset, Target
 from services.scheduler.domain.schedule.zones import find_zone
 
@@ -40,7 +40,7 @@ LARGEST_FRAME = 512
 """Bytes that are more than what stands around a prompt in a preset, and than any other placeholder's value."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class BodyValues:
     """What the placeholders stand for. `time_zone` is the job's zone, in which `fire_date` is a date."""
 

@@ -15,6 +15,7 @@ from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
 from libs.common.instants import truncate_to_millis
 from libs.common.turns import in_turns
+from libs.common.value_type import value_type
 from services.scheduler.domain.begin import End, Grant, Refuse, Skip, decide_begin
 from services.scheduler.domain.callback import callback_job
 from services.scheduler.domain.execution import Attempt, Cause, DeliveryPath, Execution, ExecutionState, Outcome
@@ -40,7 +41,7 @@ LEAD = timedelta(milliseconds=250)
 """How long before its time the poll path hands out an execution; the executor waits for the rest."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class GrantedAttempt:
     """An execution under its new lease, with the job that says what to do."""
 

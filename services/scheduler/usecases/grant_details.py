@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from libs.common.value_type import value_type
 from services.scheduler.domain.request_body import names_previous_success
 from services.scheduler.domain.target_host import HostLimits
 from services.scheduler.domain.target_url import split_target_url
@@ -18,7 +19,7 @@ from services.scheduler.usecases.signing_secrets import SigningKeys
 from services.scheduler.usecases.target_hosts import HostKey, KnownLimits
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class GrantDetails:
     """What one attempt carries."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from libs.common.value_type import value_type
 from services.scheduler.domain.api_key import ApiKey
 from services.scheduler.domain.execution import (
     Attempt,
@@ -28,7 +29,7 @@ from services.scheduler.usecases.audit import AuditEvent
 from services.scheduler.usecases.caller import OrgScope
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class DueJob:
     """The part of a job that the tick needs, read without its target."""
 
@@ -42,7 +43,7 @@ class DueJob:
     trace_parent: str
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class CursorMove:
     """Moves a job's cursor from an expected fire to the next one; loses against a change of the schedule."""
 
@@ -206,7 +207,7 @@ class Lease:
     path: DeliveryPath
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class GrantWrite:
     """Grants one execution as it was read; a lost lease goes on record."""
 
@@ -223,7 +224,7 @@ class GrantResult:
     overlapping: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class FinishWrite:
     """Ends an execution: reported under a lease (`fencing_token`), or READY and never to run (token as read)."""
 
@@ -247,7 +248,7 @@ class FinishWrite:
     """The execution's, to count its end by."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class WaitWrite:
     """Puts a RUNNING execution back to READY until an instant: a retry when it carries an attempt, else a deferral."""
 

@@ -17,10 +17,10 @@ from typing import IO
 
 import zstandard
 
+from libs.common.value_type import value_type
 from services.executor.adapters.http.answer_body import Body
 from services.executor.domain.answer import HEAD_BYTES, Answer
 from services.executor.domain.attempt import Header
-from services.executor.domain.value_type import value_type
 
 COMPRESS_FROM_BYTES = 1_024
 INLINE_BYTES = 64 * 1024

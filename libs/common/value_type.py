@@ -1,8 +1,9 @@
 """Marks the values of the hot path: frozen for the type checker, and plain at run time.
 
 A frozen dataclass sets each of its fields through a check that forbids setting it, which makes it five times as dear as
-a plain one; an attempt makes some twenty values with a hundred fields. mypy refuses to assign to a value's field just
-the same. Nothing else holds it, so what is not type-checked must not touch them.
+a plain one; an execution makes some twenty values with a hundred fields in the scheduler, and as many in the executor.
+mypy refuses to assign to a value's field just the same. Nothing else holds it, so what is not type-checked must not
+touch them.
 """
 
 from __future__ import annotations
