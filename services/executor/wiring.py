@@ -174,6 +174,7 @@ def wire(
             duty.make("limits", limits.run_once, KEEP_SECONDS),
             duty.make("target_hosts", watch.run_once, HOST_REPORT_SECONDS),
             duty.make("report", reports.run_once),
+            duty.make("report_beside", reports.run_beside),
             duty.make("acknowledge", acknowledger.run_once),
             duty.make("leases", LeaseKeeper(ports.service, held, runner, clock).run_once, CHECK_INTERVAL_SECONDS),
         ],

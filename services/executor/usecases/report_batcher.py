@@ -2,7 +2,8 @@
 
 A batch goes out no sooner than a window after the one before it, so that a steady load never decays into calls with
 one report each, and a lone report does not wait. A batch is bounded by number and by bytes; a full one does not wait
-either.
+either, and while one is under way one further full one may go beside it: what many executions of one instant give back
+would otherwise be bound by one call's way there and back.
 
 A report is told until the scheduler has taken it, however long that is away: repeating is harmless (the fencing token
 names the lease), giving up would turn a known outcome into an unknown one, and meanwhile the attempt keeps its place
@@ -62,8 +63,11 @@ class ReportBatcher:
         self._next_send = clock.monotonic()
         self._refusals_of_one = 0
         self._waiting: deque[Told] = deque()
+        self._under_way = False
         self._some = asyncio.Event()
         self._full = asyncio.Event()
+        self._beside = asyncio.Event()
+        """Set when a full batch may wait while another one is under way."""
 
     def add(self, held: Held, report: Report) -> None:
         """Take in a concluded attempt's report."""
@@ -71,6 +75,7 @@ class ReportBatcher:
         self._some.set()
         if len(self._waiting) >= self._batch_size:
             self._full.set()
+            self._beside.set()
 
     def let_go(self, held: Held) -> None:
         """End an attempt without a report, because somebody else holds it."""
@@ -93,6 +98,28 @@ class ReportBatcher:
             self._full.clear()
             await first_of(self._full.wait(), self._clock.sleep(left))
         batch = self._next_batch()
+        self._under_way = True
+        self._beside.set()
+        try:
+            return await self._send(batch)
+        finally:
+            self._under_way = False
+            self._next_send = self._clock.monotonic() + self._window
+
+    async def run_beside(self) -> int:
+        """Send a full batch that waits while another one is under way, and return how many reports were taken.
+
+        Raises:
+            UnavailableError, ResourceExhaustedError: as `run_once`.
+        """
+        # While a refused batch is cut into halves, who is refused has to be told apart.
+        if self._under_way and self._limit == self._batch_size <= len(self._waiting):
+            return await self._send(self._next_batch())
+        self._beside.clear()
+        await first_of(self._beside.wait(), self._clock.sleep(_IDLE_SECONDS))
+        return 0
+
+    async def _send(self, batch: list[Told]) -> int:
         try:
             verdicts = await self._service.report([report for _, report in batch])
         except (UnavailableError, ResourceExhaustedError):
@@ -101,8 +128,6 @@ class ReportBatcher:
         except PunctualError as error:
             self._refused(batch, error)
             return 0
-        finally:
-            self._next_send = self._clock.monotonic() + self._window
         self._limit, self._refusals_of_one = self._batch_size, 0
         self._taken(batch, verdicts)
         return len(batch)

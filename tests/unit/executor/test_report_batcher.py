@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
@@ -12,6 +12,7 @@ from libs.common.testing.fake_clock import FakeClock, settle
 from services.executor.domain.report import Report, ReportedResponse, Result
 from services.executor.usecases.acknowledger import Acknowledger
 from services.executor.usecases.held_attempts import Held, HeldAttempts
+from services.executor.usecases.ports import ReportVerdict
 from services.executor.usecases.report_batcher import ReportBatcher
 from tests.unit.executor.fake_ports import (
     T0,
@@ -79,6 +80,76 @@ async def test_a_full_batch_does_not_wait(bench: Bench) -> None:
     bench.conclude(*(f"e{n}" for n in range(10)))
     await settle()
     assert (bench.sizes(), sending.done()) == ([10], True)
+
+
+class SlowService(FakeAttemptService):
+    """Answers reports when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answering = asyncio.Event()
+
+    async def report(self, reports: Sequence[Report]) -> Sequence[ReportVerdict]:
+        verdicts = await super().report(reports)
+        await self.answering.wait()
+        return verdicts
+
+
+@pytest.fixture
+async def slow() -> AsyncIterator[Bench]:
+    """A bench whose two loops run until the service, which the test holds up, has answered everything."""
+    bench = Bench()
+    bench.service = SlowService()
+    bench.batcher._service = bench.service
+
+    async def forever(run: Callable[[], Awaitable[int]]) -> None:
+        while True:
+            await run()
+
+    tasks = [asyncio.ensure_future(forever(run)) for run in (bench.batcher.run_once, bench.batcher.run_beside)]
+    yield bench
+    for task in tasks:
+        task.cancel()
+
+
+async def test_one_full_batch_goes_beside_another_one(slow: Bench) -> None:
+    slow.conclude(*(f"e{n}" for n in range(35)))
+    await slow.clock.advance(1)
+    assert slow.sizes() == [10, 10]
+
+
+async def test_what_is_no_full_batch_does_not_go_beside_another_one(slow: Bench) -> None:
+    slow.conclude(*(f"e{n}" for n in range(10)))
+    await settle()
+    slow.conclude(*(f"f{n}" for n in range(9)))
+    await slow.clock.advance(1)
+    assert slow.sizes() == [10]
+    slow.conclude("f9")
+    await settle()
+    assert slow.sizes() == [10, 10]
+
+
+async def test_batches_beside_each_other_tell_each_report_once(slow: Bench) -> None:
+    names = [f"e{n}" for n in range(95)]
+    slow.conclude(*names)
+    await settle()
+    assert isinstance(slow.service, SlowService)
+    slow.service.answering.set()
+    for _ in range(10):
+        await slow.clock.advance(0.02)
+    told = [report.lease.execution_id for batch in slow.service.reports for report in batch]
+    assert (sorted(told), len(slow.held)) == (sorted(names), 0)
+
+
+async def test_while_a_refused_batch_is_cut_nothing_goes_beside(bench: Bench) -> None:
+    bench.service.report_error = lambda reports: InternalError("INTERNAL", "no") if len(reports) > 1 else None
+    bench.conclude(*(f"e{n}" for n in range(20)))
+    assert await bench.batcher.run_once() == 0
+    bench.service.report_error = lambda _: None
+    bench.batcher._under_way = True
+    beside = asyncio.create_task(bench.batcher.run_beside())
+    await bench.clock.advance(10)
+    assert (await beside, bench.sizes()) == (0, [])
 
 
 async def test_under_load_batches_stay_batches(bench: Bench) -> None:
