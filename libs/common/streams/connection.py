@@ -13,6 +13,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.connection import HiredisRespSerializer
 
 from libs.common.streams.urls import RedisAddress, parse_redis_url
 
@@ -41,10 +42,27 @@ def open_redis(url: str, *, max_connections: int = 32) -> RedisClient:
     options = {**_common(address), "db": address.db, "max_connections": max_connections}
     if address.topology == "sentinel":
         sentinel = Sentinel(address.hosts, sentinel_kwargs=_timeouts(), **options)  # type: ignore[no-untyped-call]
-        client: Redis = sentinel.master_for(address.service)
-        return client
+        return _packing_in_c(sentinel.master_for(address.service))
     host, port = address.hosts[0]
-    return Redis(host=host, port=port, **options)
+    return _packing_in_c(Redis(host=host, port=port, **options))
+
+
+class _PackingInC:
+    """Packs commands by hiredis: redis-py's asynchronous connections read by it, and pack in Python nevertheless."""
+
+    _serializer = HiredisRespSerializer()
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """Return the command as it is sent."""
+        packed: list[bytes] = self._serializer.pack(*args)
+        return packed
+
+
+def _packing_in_c(client: Redis) -> Redis:
+    """Return the client, which has connected nothing yet, with connections of this kind."""
+    pool = client.connection_pool
+    pool.connection_class = type("PackingConnection", (_PackingInC, pool.connection_class), {})
+    return client
 
 
 def _common(address: RedisAddress) -> dict[str, Any]:
