@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import field
 from datetime import datetime
 from typing import Protocol
@@ -69,7 +69,7 @@ class RateLimitObservation:
     """When the window that is closest to used up resets."""
 
 
-def bounded_headers(lines: Iterator[tuple[str, str]]) -> tuple[Header, ...]:
+def bounded_headers(lines: Iterable[tuple[str, str]]) -> tuple[Header, ...]:
     """Return the first header lines that fit the bounds. Cookies count as sensitive: they are the target's secrets."""
     kept: list[Header] = []
     size = 0

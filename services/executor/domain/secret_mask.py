@@ -24,6 +24,11 @@ class SecretMask:
         # Longest first: a secret that is part of another must not leave the rest of it readable.
         self._forms = sorted(forms, key=len, reverse=True)
 
+    @property
+    def masks(self) -> bool:
+        """Whether there is anything to mask."""
+        return bool(self._forms)
+
     def bytes(self, data: bytes) -> bytes:
         """Return the data with every secret that it holds whole replaced by as many asterisks."""
         for form in self._forms:

@@ -98,9 +98,9 @@ async def read_body(response: TargetResponse, policy: ResponsePolicy, mask: Secr
 
 
 def _append(body: Body, data: bytes, keep: int) -> None:
-    kept = data[: max(keep - body.size, 0)]
-    if not kept:
+    if not data or body.size >= keep:
         return
+    kept = data[: keep - body.size]
     if body.in_memory and body.size + len(kept) > IN_MEMORY_BYTES:
         # Not SpooledTemporaryFile: it would cost each short answer a handful of calls.
         begun = body.read()

@@ -24,7 +24,7 @@ class Deadlines:
     def __init__(self, clock: Clock) -> None:
         # Not the event loop's own time: it stands still while a turn lasts, and deadlines would come early by that.
         self._clock = clock
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._running: set[Deadline] = set()
         self._handle: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
@@ -56,7 +56,7 @@ class Deadlines:
         if self._handle is not None:
             self._handle.cancel()
         self._rings_at = instant
-        self._handle = self._loop.call_later(max(instant - now, 0), self._ring)
+        self._handle = self.loop.call_later(max(instant - now, 0), self._ring)
 
     def _ring(self) -> None:
         self._handle, self._rings_at = None, math.inf
@@ -94,7 +94,7 @@ class Deadline:
             self._task.cancel()
 
     def __enter__(self) -> Deadline:
-        task = self._task = asyncio.current_task()
+        task = self._task = asyncio.current_task(self._deadlines.loop)
         self._cancelling = task.cancelling() if task is not None else 0
         self._deadlines.watch(self)
         return self

@@ -1,9 +1,9 @@
-"""How far one call has come, and its deadline: the first byte and the whole answer are phases of the same one.
+"""How far one call has come, and its deadline: connecting, the first byte and the whole answer are phases of one.
 
 The total counts from the instant at which the request may leave, over all redirects, down to the last byte, so that an
-answer that trickles cannot outlive it. The connect timeout is aiohttp's own, which arms it only when no pooled
-connection is free. The connector finds the call it works for in a context variable: aiohttp has no other way that costs
-nothing.
+answer that trickles cannot outlive it. Connecting has its own limit on each hop, with the look-up of the name and the
+wait for a connection of other calls in it. The connector finds the call it works for in a context variable: aiohttp has
+no other way that costs nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ class Exchange:
     """One call's state; `deadline` is moved where a phase may not take as long as the whole."""
 
     def __init__(
-        self, progress: CallProgress, deadlines: Deadlines, release: Release, *, total: float, first_byte: float
+        self,
+        progress: CallProgress,
+        deadlines: Deadlines,
+        release: Release,
+        *,
+        total: float,
+        connect: float,
+        first_byte: float,
     ) -> None:
         """Take the timeouts in seconds."""
         self._progress = progress
@@ -39,6 +46,7 @@ class Exchange:
         self._release: Release | None = release
         self._total = total
         self._ends_at = deadlines.now() + total
+        self._connect = connect
         self._first_byte = first_byte
         self.deadline = Deadline(deadlines, self._ends_at)
         self.host = ""
@@ -48,7 +56,16 @@ class Exchange:
     def dialling(self, host: str) -> None:
         """Begin a hop."""
         self.host = host
+        self.connecting()
+
+    def connecting(self) -> None:
+        """Note that a connection is asked for; it must stand within the connect timeout."""
         self.phase = Phase.CONNECTING
+        self.deadline.move(min(self._clock.now() + self._connect, self._ends_at))
+
+    def connected(self) -> None:
+        """Note that a connection stands; it may be held until the request may leave."""
+        self.deadline.move(self._ends_at)
 
     async def wait_for_release(self) -> bool:
         """Wait, over a connection that stands, until the request may leave; return whether there was a wait."""

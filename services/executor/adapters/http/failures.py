@@ -16,7 +16,6 @@ from aiohttp import (
     ClientError,
     ClientPayloadError,
     ClientSSLError,
-    ConnectionTimeoutError,
     InvalidURL,
 )
 from aiohttp.http import HttpProcessingError
@@ -38,8 +37,6 @@ _TIMEOUTS = {
 
 def failed_call(error: Exception, phase: Phase, redirects: int) -> CallResult:
     """Return the result of a call that raised one of `CALL_ERRORS` in that phase."""
-    if isinstance(error, ConnectionTimeoutError):
-        return timed_out_call(Phase.CONNECTING, redirects)
     unsent = phase is Phase.CONNECTING
     reason, message = _unsent(error) if unsent else _unanswered(error)
     result = Result.NOT_SENT if unsent else Result.NO_ANSWER

@@ -88,7 +88,12 @@ class HttpTargetCaller:
         )
         mask = SecretMask(user)
         exchange = Exchange(
-            progress, self._deadlines, release, total=request.total_timeout, first_byte=request.first_byte_timeout
+            progress,
+            self._deadlines,
+            release,
+            total=request.total_timeout,
+            connect=request.connect_timeout,
+            first_byte=request.first_byte_timeout,
         )
         current_exchange.set(exchange)
         try:
@@ -105,9 +110,7 @@ class HttpTargetCaller:
         """Send the POST to its last hop, and return the answer with its body still unread."""
         while True:
             exchange.dialling(route.url.host)
-            response = await self._wire.post(
-                route.url.text, route.headers, request.body, exchange, request.connect_timeout
-            )
+            response = await self._wire.post(route.url.text, route.headers, request.body, exchange)
             # If we die here the target has seen the request, and the outcome is unknown.
             crash_point("executor.posting")
             exchange.answering()
@@ -120,9 +123,12 @@ class HttpTargetCaller:
     ) -> CallResult:
         """Return the result of a call with a whole answer (or as much of one as is kept)."""
         policy, status = request.response_policy, response.status
-        told = {name.lower(): value for name, value in response.headers.items()}
+        lines = list(response.headers.items())
+        told = {name.lower(): value for name, value in lines}
         now = self._clock.now()
-        headers = bounded_headers((name, mask.text(value)) for name, value in response.headers.items())
+        if mask.masks:
+            lines = [(name, mask.text(value)) for name, value in lines]
+        headers = bounded_headers(lines)
         try:
             failed = ""
             if policy.checks and policy.succeeds(status):

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
-from aiohttp import ClientRequest, ClientTimeout, ConnectionTimeoutError, ServerDisconnectedError, StreamReader
+from aiohttp import ClientRequest, ClientTimeout, ServerDisconnectedError, StreamReader
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from multidict import CIMultiDictProxy
 from yarl import URL
@@ -31,14 +32,24 @@ MAX_LINE_BYTES = 32 * 1024
 _READ_BYTES = 64 * 1024
 """What a connection may buffer of an answer before the target has to wait."""
 _SWITCHING_PROTOCOLS = 101
+_NO_TIMEOUT = ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
+"""All timeouts are phases of a call's own deadline."""
+
+
+class _Dialled(ClientRequest):
+    """Where to connect to. Never sent: the connector goes by its host, its port, and whether it asks for TLS."""
+
+    @cached_property
+    def connection_key(self) -> ConnectionKey:
+        """Return the name of its connections in the pool, which each attempt asks for."""
+        return super().connection_key
 
 
 @dataclass(frozen=True, slots=True)
 class _Destination:
     """An address, as the connector and the head of a request want to know it."""
 
-    dialled: ClientRequest
-    """Never sent: the connector goes by its host, its port, and whether it asks for TLS."""
+    dialled: _Dialled
     start: str
     """The request line, and the Host."""
 
@@ -85,9 +96,7 @@ class TargetWire:
         # Jobs fire again and again at few addresses.
         self._destination = lru_cache(maxsize=1024)(self._read_destination)
 
-    async def post(
-        self, url: str, lines: list[tuple[str, str]], body: bytes, exchange: Exchange, connect_timeout: float
-    ) -> TargetResponse:
+    async def post(self, url: str, lines: list[tuple[str, str]], body: bytes, exchange: Exchange) -> TargetResponse:
         """Send the POST at the instant at which it may leave, and return the head of the answer.
 
         Raises:
@@ -95,7 +104,7 @@ class TargetWire:
         """
         destination = self._destination(url)
         request = request_head(destination.start, lines, len(body)) + body
-        connection = await self._connect(destination.dialled, exchange, _connect_timeout(connect_timeout))
+        connection = await self._connect(destination.dialled, exchange)
         try:
             return await _answer_to(request, connection)
         except BaseException:
@@ -106,28 +115,27 @@ class TargetWire:
         """Close all connections."""
         await self._connector.close()
 
-    async def _connect(self, dialled: ClientRequest, exchange: Exchange, timeout: ClientTimeout) -> Connection:
+    async def _connect(self, dialled: _Dialled, exchange: Exchange) -> Connection:
         """Return a connection from the pool, or a new one, at the instant at which the request may leave."""
+        connection = await self._connector.connect(dialled, [], _NO_TIMEOUT)
+        exchange.connected()
         try:
-            connection = await self._connector.connect(dialled, [], timeout)
-            try:
-                waited = await exchange.wait_for_release()
-            except BaseException:
-                connection.release()
-                raise
-            if waited and connection.closed:
-                # The target closed it while it was held for the instant; nothing of the request has left.
-                connection.close()
-                connection = await self._connector.connect(dialled, [], timeout)
-        except TimeoutError as error:
-            raise ConnectionTimeoutError from error
+            waited = await exchange.wait_for_release()
+        except BaseException:
+            connection.release()
+            raise
+        if waited and connection.closed:
+            # The target closed it while it was held for the instant; nothing of the request has left.
+            connection.close()
+            exchange.connecting()
+            connection = await self._connector.connect(dialled, [], _NO_TIMEOUT)
         exchange.leaving()
         return connection
 
     def _read_destination(self, text: str) -> _Destination:
         url = URL(text)
         start = f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n"
-        return _Destination(ClientRequest("POST", url, loop=self._loop), start)
+        return _Destination(_Dialled("POST", url, loop=self._loop), start)
 
 
 async def _answer_to(request: bytes, connection: Connection) -> TargetResponse:
@@ -148,9 +156,3 @@ async def _answer_to(request: bytes, connection: Connection) -> TargetResponse:
         # Those of 1xx but one tell that the answer is still to come.
         if not 100 <= message.code <= 199 or message.code == _SWITCHING_PROTOCOLS:
             return TargetResponse(connection, message.code, message.headers, content)
-
-
-@lru_cache(maxsize=256)
-def _connect_timeout(seconds: float) -> ClientTimeout:
-    """Return the one limit that aiohttp keeps for us; the others are phases of the call's own deadline."""
-    return ClientTimeout(total=None, connect=seconds, sock_connect=None, sock_read=None)
