@@ -54,6 +54,12 @@ class BodyValues:
 
 def render_body(target: Target, values: BodyValues) -> bytes:
     """Return the bytes of the request body: compact JSON, UTF-8."""
+    document = _document(target, lambda template: _filled(template, target, values))
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _filled(template: str, target: Target, values: BodyValues) -> Any:
+    """Return a template's document with its placeholders replaced."""
     texts = {
         "prompt": target.prompt,
         "job_id": values.job_id,
@@ -63,8 +69,9 @@ def render_body(target: Target, values: BodyValues) -> bytes:
         "fire_date": values.fire_time.astimezone(find_zone(values.time_zone)).date().isoformat(),
         "previous_success_time": _rfc3339(values.previous_success_time) if values.previous_success_time else "",
     }
-    document = _document(target, lambda text: _PLACEHOLDER.sub(lambda found: texts[found[1].strip()], text))
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return _map_strings(
+        json.loads(template), lambda text: _PLACEHOLDER.sub(lambda found: texts[found[1].strip()], text)
+    )
 
 
 def names_previous_success(target: Target) -> bool:
@@ -123,12 +130,12 @@ def check_template(template: str) -> None:
         )
 
 
-def _document(target: Target, fill: Callable[[str], str]) -> Any:
+def _document(target: Target, fill: Callable[[str], Any]) -> Any:
     body = target.body
     if body is None:
         return {"prompt": target.prompt}
     if body.preset is None:
-        return _map_strings(json.loads(body.template), fill)
+        return fill(body.template)
     message = [{"role": "user", "content": target.prompt}]
     limit = body.max_tokens
     match body.preset:

@@ -12,10 +12,10 @@ from punctual.internal.v1 import attempt_service_pb2_grpc
 from libs.common.clock import Clock
 from libs.common.errors import DeadlineExceededError, InvalidArgumentError
 from libs.common.turns import in_turns
-from services.scheduler.adapters.rpc.attempt_mapping import from_grant, from_refusal, from_verdict, to_report
+from services.scheduler.adapters.rpc.attempt_mapping import from_refusal, to_report, write_grant, write_verdict
 from services.scheduler.adapters.rpc.authentication import Context
 from services.scheduler.adapters.rpc.target_host_mapping import to_observed_host
-from services.scheduler.adapters.rpc.times import to_duration, to_timestamp
+from services.scheduler.adapters.rpc.times import set_timestamp, to_duration, to_timestamp
 from services.scheduler.domain.request_body import BodyValues, render_body
 from services.scheduler.usecases.answer_blobs import StoreAnswer
 from services.scheduler.usecases.begin_attempts import BeginAttempts, BeginBatch, GrantedAttempt
@@ -110,10 +110,11 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
         """Apply outcomes."""
         _check_batch(request.reports, "reports")
         counted = await self._report([to_report(report) async for report in in_turns(request.reports)])
-        return pb.ReportAttemptsResponse(
-            results=[from_verdict(report.lease, counted) for report in request.reports],
-            server_time=to_timestamp(self._clock.now()),
-        )
+        answer = pb.ReportAttemptsResponse()
+        for report in request.reports:
+            write_verdict(answer.results.add(), report.lease, counted)
+        set_timestamp(answer.server_time, self._clock.now())
+        return answer
 
     async def UploadResponse(
         self, request_iterator: AsyncIterator[pb.UploadResponseRequest], context: Context
@@ -144,20 +145,13 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
 
     async def _to_message(self, batch: BeginBatch, *, refusals: bool) -> pb.AttemptBatch:
         details = await self._describe(batch.granted)
-        return pb.AttemptBatch(
-            grants=[
-                from_grant(granted, _body(granted, of_grant), of_grant)
-                async for granted, of_grant in in_turns(zip(batch.granted, details, strict=True))
-            ],
-            refusals=(
-                [from_refusal(execution_id, refusal) for execution_id, refusal in batch.refused.items()]
-                if refusals
-                else []
-            ),
-            server_time=to_timestamp(self._clock.now()),
-            lease=self._lease,
-            more=batch.more,
-        )
+        message = pb.AttemptBatch(lease=self._lease, more=batch.more)
+        async for granted, of_grant in in_turns(zip(batch.granted, details, strict=True)):
+            write_grant(message.grants.add(), granted, _body(granted, of_grant), of_grant)
+        if refusals:
+            message.refusals.extend(from_refusal(e_id, refusal) for e_id, refusal in batch.refused.items())
+        set_timestamp(message.server_time, self._clock.now())
+        return message
 
 
 async def _chunks(

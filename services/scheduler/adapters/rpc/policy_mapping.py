@@ -137,8 +137,8 @@ read_response = remembered(job_pb2.ResponsePolicy, _to_response)
 read_callback = remembered(job_pb2.CallbackPolicy, _to_callback)
 
 
-def from_response_policy(policy: ResponsePolicy) -> job_pb2.ResponsePolicy:
-    """Return the message of a response policy; executors get it too."""
+def _from_response(policy: ResponsePolicy) -> job_pb2.ResponsePolicy:
+    """Return the message of a response policy."""
     return job_pb2.ResponsePolicy(
         success_codes=policy.success_codes,
         checks=[_from_check(check) for check in policy.checks],
@@ -180,13 +180,13 @@ def _from_callback(policy: CallbackPolicy) -> job_pb2.CallbackPolicy:
 write_retry = lru_cache(maxsize=REMEMBERED)(_from_retry)
 write_timeout = lru_cache(maxsize=REMEMBERED)(_from_timeout)
 write_catch_up = lru_cache(maxsize=REMEMBERED)(_from_catch_up)
-_write_plain_response = lru_cache(maxsize=REMEMBERED)(from_response_policy)
+_write_plain_response = lru_cache(maxsize=REMEMBERED)(_from_response)
 write_callback = lru_cache(maxsize=REMEMBERED)(_from_callback)
 
 
 def write_response(policy: ResponsePolicy) -> job_pb2.ResponsePolicy:
-    """Return the message of a response policy, remembered when it is a small one."""
-    return from_response_policy(policy) if policy.checks else _write_plain_response(policy)
+    """Return the message of a response policy, remembered when it is a small one; executors get it too."""
+    return _from_response(policy) if policy.checks else _write_plain_response(policy)
 
 
 def _from_check(check: ResponseCheck) -> job_pb2.ResponseCheck:

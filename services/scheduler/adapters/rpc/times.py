@@ -19,6 +19,12 @@ def to_timestamp(instant: datetime) -> Timestamp:
     return Timestamp(seconds=span.days * 86_400 + span.seconds, nanos=span.microseconds * 1000)
 
 
+def set_timestamp(message: Timestamp, instant: datetime) -> None:
+    """Set a message that is part of another one to an instant."""
+    span = instant - _EPOCH
+    message.seconds, message.nanos = span.days * 86_400 + span.seconds, span.microseconds * 1000
+
+
 def to_optional_timestamp(instant: datetime | None) -> Timestamp | None:
     """Return the message for an instant, or None for none."""
     return None if instant is None else to_timestamp(instant)
