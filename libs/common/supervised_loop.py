@@ -65,7 +65,10 @@ async def run_forever(
     heartbeat: Heartbeat | None = None,
     backoff: Backoff = Backoff(),
 ) -> None:
-    """Call `run_once` again and again, `interval` seconds apart, until `stopping` is set.
+    """Call `run_once` again and again, `interval` seconds from begin to begin, until `stopping` is set.
+
+    So duties of one interval that began together stay together, and what one of them wakes is awake for the next. A run
+    that takes long is followed by half an interval all the same.
 
     A run that has begun is never cut by `stopping`, so that what it acquired is not lost on the way; a wait is cut at
     once.
@@ -75,7 +78,7 @@ async def run_forever(
     while not stopping.is_set():
         if heartbeat is not None:
             heartbeat.beat()
-        wait = interval
+        began = clock.monotonic()
         try:
             await run_once()
         except Exception as error:  # noqa: BLE001 - a duty outlives every failure of one run
@@ -86,6 +89,7 @@ async def run_forever(
             if failures:
                 log.info("loop.recovered", loop=name, failures=failures)
             failures, last_failure = 0, ""
+            wait = max(began + interval - clock.monotonic(), interval / 2)
         await pause(wait, stopping, clock)
 
 

@@ -27,6 +27,7 @@ from services.scheduler.adapters.mongo.blob_records import MongoBlobRecords
 from services.scheduler.adapters.mongo.clock_check import DatabaseCheck
 from services.scheduler.adapters.mongo.connection import open_client, redact_uri, translate_error
 from services.scheduler.adapters.mongo.counted_stores import CountedExecutionStore, CountedJobStore
+from services.scheduler.adapters.mongo.due_probe import MongoDueProbe
 from services.scheduler.adapters.mongo.migrations import bind_documents, migrate
 from services.scheduler.adapters.mongo.partition_store import MongoPartitionStore
 from services.scheduler.adapters.mongo.target_host_store import MongoTargetHostStore
@@ -181,6 +182,7 @@ class Scheduler:
         self._acquire = AcquireDue(
             self._jobs,
             self._executions,
+            MongoDueProbe(),
             self._nudge,
             self._clock,
             self._retention,

@@ -16,6 +16,7 @@ from services.scheduler.domain.job import Job, JobState
 from services.scheduler.domain.org import OrgSettings
 from services.scheduler.domain.outcome import AttemptReport, Result
 from services.scheduler.testing.fake_due_nudge import FakeDueNudge
+from services.scheduler.testing.memory_due_probe import MemoryDueProbe
 from services.scheduler.testing.memory_execution_store import MemoryExecutionStore
 from services.scheduler.testing.memory_job_store import MemoryJobStore
 from services.scheduler.testing.open_secrets import OpenSecrets
@@ -89,7 +90,14 @@ class World:
         self.orgs = Orgs()
         callbacks = WriteCallbacks(self.jobs, self.executions, self.orgs, self.nudge, self.clock)
         settle = SettleFinished(self.jobs, self.executions, self.nudge, self.clock, callbacks)
-        self.acquire = AcquireDue(self.jobs, self.executions, self.nudge, self.clock, RETENTION)
+        self.acquire = AcquireDue(
+            self.jobs,
+            self.executions,
+            MemoryDueProbe(self.jobs, self.executions, self._checkpoint),
+            self.nudge,
+            self.clock,
+            RETENTION,
+        )
         self.begins = BeginAttempts(
             jobs=self.jobs,
             executions=self.executions,

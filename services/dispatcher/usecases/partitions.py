@@ -29,7 +29,7 @@ class Partitions:
         self._lease_seconds = lease_seconds
         self._partitions: tuple[int, ...] = ()
         self._expires: float | None = None
-        self._renewed = clock.monotonic()
+        self._next_renewal = clock.monotonic()
         self._offset = OffsetEstimator()
 
     async def renew(self) -> None:
@@ -42,7 +42,10 @@ class Partitions:
             log.info("partitions.changed", count=len(lease.partitions), dispatchers=lease.dispatcher_count)
         self._partitions = lease.partitions
         self._expires = sent_monotonic + self._lease_seconds
-        self._renewed = self._clock.monotonic()
+        # As the loop around it paces it: from begin to begin, and half of the time free.
+        self._next_renewal = max(
+            sent_monotonic + self.renewal_seconds, self._clock.monotonic() + self.renewal_seconds / 2
+        )
 
     @property
     def renewal_seconds(self) -> float:
@@ -51,7 +54,7 @@ class Partitions:
 
     def seconds_to_renewal(self) -> float:
         """Return when the next renewal is due, which may change what is held; 0 when it is under way or late."""
-        return max(self._renewed + self.renewal_seconds - self._clock.monotonic(), 0.0)
+        return max(self._next_renewal - self._clock.monotonic(), 0.0)
 
     def held(self) -> tuple[int, ...]:
         """Return the partitions under a lease that still holds."""

@@ -45,6 +45,14 @@ class DueBatch:
     more: bool
 
 
+class DueProbe(Protocol):
+    """Tells without taking anything whether a pass is worth it."""
+
+    async def anything(self, partitions: Collection[int], until: datetime) -> bool:
+        """Return whether an ACTIVE job's fire is due, or an execution's wait ends, by `until`."""
+        ...
+
+
 class TickObserver(Protocol):
     """Hears of a tick's executions, to trace them."""
 
@@ -63,6 +71,7 @@ class AcquireDue:
 
     jobs: JobStore
     executions: ExecutionStore
+    probe: DueProbe
     nudge: DueNudge
     clock: Clock
     retention: timedelta
@@ -90,19 +99,23 @@ class AcquireDue:
         # A longer one would notice what comes into the horizon meanwhile too late to deliver it ahead of its time.
         interval = min(PACE, horizon - LEAST_NOTICE).total_seconds()
         ends = self.clock.monotonic() + wait_seconds
-        while True:
-            looked, mark = self.clock.now(), self.nudge.mark()
-            batch = await self.run_once(partitions, horizon, limit)
-            if batch.executions and not batch.more:
-                self._last_looks[min(partitions, default=0)] = looked, mark
+        looked, mark = self.clock.now(), self.nudge.mark()
+        batch = await self.run_once(partitions, horizon, limit)
+        while not batch.executions and not batch.more:
             left = ends - self.clock.monotonic()
-            if batch.executions or batch.more or min(left, interval) <= 0:
+            if min(left, interval) <= 0:
                 return batch
             # What was announced since the mark may have come too late for the look just taken.
             nudged = await self.nudge.wait(self.clock.now() + horizon, min(left, interval), since=mark)
             if not nudged and left <= interval:
                 # The call ends here. The next one follows at once, and its look shows the same.
                 return batch
+            looked, mark = self.clock.now(), self.nudge.mark()
+            if nudged or await self.probe.anything(partitions, looked + horizon):
+                batch = await self.run_once(partitions, horizon, limit)
+        if not batch.more:
+            self._last_looks[min(partitions, default=0)] = looked, mark
+        return batch
 
     async def _keep_pace(self, partitions: Collection[int], pace: timedelta) -> None:
         """Wait until the last look that found something is a while ago, or something is near that it did not show."""

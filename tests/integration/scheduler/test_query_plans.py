@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 
 from services.scheduler.adapters.key_ring import KeyRing
 from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
+from services.scheduler.adapters.mongo.due_probe import MongoDueProbe
 from services.scheduler.adapters.mongo.execution_store import MongoExecutionStore
 from services.scheduler.adapters.mongo.header_secrets import HeaderSecrets
 from services.scheduler.adapters.mongo.job_store import MongoJobStore
@@ -227,6 +228,17 @@ async def test_a_tick_reads_the_jobs_that_are_due(subject: Subject) -> None:
     (plan,) = await subject.explain(subject.jobs.find_due(ALL, at(100), 100))
     assert plan.returned == 100
     assert_cheap(plan)
+
+
+@pytest.mark.parametrize("partitions", [ALL, HALF])
+async def test_whether_anything_is_due_is_a_seek_in_either_index(subject: Subject, partitions: Sequence[int]) -> None:
+    subject.sent.counts.clear()
+    assert not await MongoDueProbe().anything(partitions, at(-1000))
+    (command,) = subject.sent.counts
+    answer = await subject.database.command("explain", command, verbosity="executionStats")
+    assert set(_named(answer, "indexName")) == {"tick", "wake"}
+    assert not {"COLLSCAN", "SORT"} & set(_named(answer, "stage")), answer
+    assert max(_numbers(answer, "totalKeysExamined")) <= 1
 
 
 async def test_a_tick_of_some_partitions_passes_over_the_others_in_the_index(subject: Subject) -> None:

@@ -130,7 +130,7 @@ class Scheduler(Process):
             lease=lease,
         )
         dispatch = DispatchService(
-            AcquireDue(jobs, executions, nudge, clock, RETENTION),
+            AcquireDue(jobs, executions, around.storage.due, nudge, clock, RETENTION),
             LeasePartitions(around.storage.partitions, clock),
             clock,
         )

@@ -20,6 +20,7 @@ from libs.common.streams.due_stream import Reaped, ReceivedEntry
 from libs.common.testing.fake_due_stream import FakeDueStream
 from services.scheduler.domain.execution import Execution
 from services.scheduler.testing.checkpoint import Checkpoint
+from services.scheduler.testing.memory_due_probe import MemoryDueProbe
 from services.scheduler.testing.memory_execution_store import MemoryExecutionStore
 from services.scheduler.testing.memory_job_store import MemoryJobStore
 from services.scheduler.testing.memory_partition_store import MemoryPartitionStore
@@ -58,6 +59,7 @@ class Storage:
         self.jobs = SplitJobs(rng, self._checkpoint)
         self.executions = SplitExecutions(rng, self.world, self._checkpoint)
         self.partitions = MemoryPartitionStore(self._checkpoint)
+        self.due = MemoryDueProbe(self.jobs, self.executions, self._checkpoint)
         self.stream = FakeDueStream(self.world)
 
     async def _checkpoint(self, name: str) -> None:

@@ -37,6 +37,25 @@ async def test_runs_at_its_interval_until_stopped(clock: FakeClock) -> None:
     assert duty.runs == 3
 
 
+@pytest.mark.parametrize(("takes", "begins"), [(4, [0, 10, 20]), (8, [0, 13, 26])])
+async def test_an_interval_counts_from_begin_to_begin_but_half_of_it_stays_free(
+    clock: FakeClock, takes: float, begins: list[float]
+) -> None:
+    found: list[float] = []
+
+    async def run_once() -> None:
+        found.append(clock.monotonic() - start)
+        await clock.sleep(takes)
+
+    start, stopping = clock.monotonic(), asyncio.Event()
+    loop = asyncio.create_task(run_forever("duty", run_once, interval=10, stopping=stopping, clock=clock))
+    await clock.advance(29)
+    assert found == begins
+    stopping.set()
+    await clock.advance(takes)
+    await loop
+
+
 async def test_failures_back_off_up_to_the_bound_and_are_logged_once(clock: FakeClock) -> None:
     duty, stopping = Duty(), asyncio.Event()
     duty.failure = lambda: UnavailableError("AWAY", "gone")
