@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
 
 def truncate_to_millis(instant: datetime) -> datetime:
     """Return the instant cut to milliseconds, as MongoDB keeps it, so that equal stays equal after a read."""
@@ -12,9 +15,9 @@ def truncate_to_millis(instant: datetime) -> datetime:
 
 def from_epoch_millis(millis: int) -> datetime:
     """Return the instant that many milliseconds after 1970-01-01T00:00:00Z, without float rounding."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=millis)
+    return _EPOCH + timedelta(milliseconds=millis)
 
 
 def to_epoch_millis(instant: datetime) -> int:
     """Return the milliseconds since 1970-01-01T00:00:00Z, cut, without float rounding."""
-    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    return (instant - _EPOCH) // _MILLISECOND

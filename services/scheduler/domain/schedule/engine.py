@@ -62,6 +62,9 @@ class Match:
 
 def next_fire(schedule: Schedule, after: datetime) -> datetime | None:
     """Return the first fire strictly after the instant, or None when none follows within the bounds and 50 years."""
+    if isinstance(schedule.rule, OneTimeAt) and after >= schedule.rule.instant:
+        # What most jobs of a tick ask, each with an instant of its own, which nobody else remembers.
+        return None
     match = next_match(schedule, after)
     return match.fire_time if match else None
 
