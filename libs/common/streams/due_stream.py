@@ -61,16 +61,16 @@ class DueStream:
         # Typed as Any: the two client classes share these commands, but no base class that declares them.
         self._redis: Any = redis
         self._prefix = key_prefix
-        self._shards = shards
+        self._keys = [f"{key_prefix}:{{due-{shard}}}" for shard in range(shards)]
 
     @property
     def shards(self) -> int:
         """How many shards there are, numbered from 0."""
-        return self._shards
+        return len(self._keys)
 
     def key(self, shard: int) -> str:
         """Return the shard's key; its hash tag puts different shards on different nodes of a Cluster."""
-        return f"{self._prefix}:{{due-{shard}}}"
+        return self._keys[shard]
 
     @property
     def dead_letter_key(self) -> str:
@@ -80,7 +80,7 @@ class DueStream:
     async def ensure_group(self) -> None:
         """Create the consumer group of every shard where it is missing, from the first entry on."""
         async with _bounded(_COMMAND_SECONDS):
-            for shard in range(self._shards):
+            for shard in range(self.shards):
                 await self._create_group(shard)
 
     async def add(self, entries: Sequence[tuple[int, StreamEntry]]) -> None:
@@ -89,8 +89,9 @@ class DueStream:
             return
         async with _bounded(_COMMAND_SECONDS):
             pipeline = self._redis.pipeline(transaction=False)
+            shards = self.shards
             for partition, entry in entries:
-                pipeline.xadd(self.key(partition % self._shards), {_FIELD: entry.SerializeToString()})
+                pipeline.xadd(self._keys[partition % shards], {_FIELD: entry.SerializeToString()})
             await pipeline.execute()
 
     async def read(self, shard: int, consumer: str, count: int, block_ms: int) -> list[ReceivedEntry]:
