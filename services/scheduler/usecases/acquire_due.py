@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
 from libs.common.errors import PunctualError
+from libs.common.instants import truncate_to_millis
 from services.scheduler.domain.catch_up_pace import CatchUpPace
 from services.scheduler.domain.execution import Execution, Phase
 from services.scheduler.domain.job import JobState
@@ -130,7 +131,8 @@ class AcquireDue:
 
     async def run_once(self, partitions: Collection[int], horizon: timedelta, limit: int) -> DueBatch:
         """Materialize fires, advance their jobs, and take over ended waits; one pass, bounded by `limit`."""
-        now = self.clock.now()
+        # In whole milliseconds, so that what this replica remembers of its executions equals what is stored.
+        now = truncate_to_millis(self.clock.now())
         until = now + horizon
         # The rest is kept for ended waits, so that no flood of fires holds up retries.
         due = await self._find_due(partitions, now, until, max(limit - limit // 4, 1))
