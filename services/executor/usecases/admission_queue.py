@@ -40,8 +40,9 @@ ASK_AHEAD = timedelta(milliseconds=60)
 second less."""
 ASK_TOGETHER = timedelta(milliseconds=40)
 """Attempts that are due so close to each other share an exchange."""
-NOTES_WINDOW_SECONDS = 0.03
-"""How long notes wait for company while nobody waits for what they give back."""
+NOTES_WINDOW_SECONDS = 0.06
+"""How long notes wait for company while nobody here waits for what they give back; as at a steady rate attempts ask at
+shorter intervals, notes go with these and make no exchanges of their own."""
 LONGEST_NAP_SECONDS = 1.0
 """Before the clock is asked again: it may have been set, or its correction be another one."""
 _IDLE_SECONDS = 5.0
@@ -113,7 +114,10 @@ class AdmissionQueue:
         if self._held_back and (waiting := self._held_back.get(held.target)):
             self._asks.append(waiting.popleft())
             self._asked.set()
-        self._some.set()
+            self._some.set()
+        elif self._seconds_to_early() > NOTES_WINDOW_SECONDS:
+            # Else who asks soon takes it along.
+            self._some.set()
 
     def hold_back(self, held: Held, target: TargetKey) -> None:
         """Let an attempt wait here that found all places taken."""

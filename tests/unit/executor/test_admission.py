@@ -30,7 +30,13 @@ from services.executor.domain.gate_values import (
     to_micros,
 )
 from services.executor.domain.report import CallResult, Result
-from services.executor.usecases.admission_queue import MAX_ASKS, RECHECK_SECONDS, AdmissionQueue, target_of
+from services.executor.usecases.admission_queue import (
+    MAX_ASKS,
+    NOTES_WINDOW_SECONDS,
+    RECHECK_SECONDS,
+    AdmissionQueue,
+    target_of,
+)
 from services.executor.usecases.held_attempts import Abort, Held
 from services.executor.usecases.host_watch import TOLD_AGAIN_SECONDS, HostWatch
 from services.executor.usecases.ports import GateAnswers
@@ -137,9 +143,9 @@ async def test_notes_wait_a_little_for_company_unless_somebody_waits_for_the_pla
     await queue.gather()
     queue.note(first, ANSWERED)
     gathering = asyncio.create_task(queue.gather())
-    await clock.advance(0.02)
+    await clock.advance(NOTES_WINDOW_SECONDS - 0.01)
     queue.note(second, ANSWERED)
-    await clock.advance(0.02)
+    await clock.advance(0.01)
     assert len((await gathering).notes) == 2
     third = let_through(queue, "e3")
     await queue.gather()
@@ -147,6 +153,22 @@ async def test_notes_wait_a_little_for_company_unless_somebody_waits_for_the_pla
     queue.note(third, ANSWERED)
     gathered = await queue.gather()
     assert (len(gathered.notes), len(gathered.asks)) == (1, 1)
+
+
+async def test_a_note_goes_with_who_asks_soon_and_wakes_nobody_for_itself(
+    queue: AdmissionQueue, clock: FakeClock
+) -> None:
+    ended = let_through(queue, "e1")
+    await queue.gather()
+    queue.ask(held("e2", due=0.1))
+    gathering = asyncio.create_task(queue.gather())
+    await clock.advance(0.001)
+    queue.note(ended, ANSWERED)
+    await clock.advance(0.03)
+    assert not gathering.done()
+    await clock.advance(0.01)
+    gathered = await gathering
+    assert (len(gathered.notes), [each.lease.execution_id for each in gathered.asks]) == (1, ["e2"])
 
 
 async def test_what_was_aborted_meanwhile_is_not_asked_for(queue: AdmissionQueue) -> None:
