@@ -18,6 +18,7 @@ from functools import cached_property, lru_cache
 from aiohttp import ClientRequest, ClientTimeout, ServerDisconnectedError, StreamReader
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
+from aiohttp.hdrs import METH_POST
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -135,7 +136,7 @@ class TargetWire:
     def _read_destination(self, text: str) -> _Destination:
         url = URL(text)
         start = f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n"
-        return _Destination(_Dialled("POST", url, loop=self._loop), start)
+        return _Destination(_Dialled(METH_POST, url, loop=self._loop), start)
 
 
 async def _answer_to(request: bytes, connection: Connection) -> TargetResponse:
