@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from ssl import SSLContext
 
 from aiohttp import web
 
@@ -99,7 +100,7 @@ class Servers:
         target.url = f"http://127.0.0.1:{port}/"
         return target
 
-    async def raw(self, handler: RawHandler) -> str:
+    async def raw(self, handler: RawHandler, tls: SSLContext | None = None) -> str:
         tasks: set[asyncio.Task[None]] = set()
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -114,7 +115,7 @@ class Servers:
                 tasks.discard(task)
                 writer.close()
 
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
 
         async def stop() -> None:
             server.close()
@@ -123,11 +124,13 @@ class Servers:
             await asyncio.sleep(0)
 
         self._stack.push_async_callback(stop)
-        return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        return f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
 
 
 @asynccontextmanager
-async def open_caller(*allowed: str, lookup: Lookup | None = None) -> AsyncIterator[HttpTargetCaller]:
+async def open_caller(
+    *allowed: str, lookup: Lookup | None = None, tls: SSLContext | None = None
+) -> AsyncIterator[HttpTargetCaller]:
     async with AsyncExitStack() as edges:
         system = SystemLookup()
         edges.callback(system.close)
@@ -135,7 +138,7 @@ async def open_caller(*allowed: str, lookup: Lookup | None = None) -> AsyncItera
         edges.callback(threads.shutdown)
         guard = AddressGuard([AllowedTarget.parse(item) for item in allowed])
         connector = GuardedConnector(
-            guard, lookup or system, limit_per_host=100, keepalive_seconds=15, dns_cache_seconds=10
+            guard, lookup or system, limit_per_host=100, keepalive_seconds=15, dns_cache_seconds=10, tls=tls
         )
         wire = TargetWire(connector)
         edges.push_async_callback(wire.close)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from services.executor.adapters.http.target_caller import HttpTargetCaller
 from services.executor.domain.attempt import Header
 from services.executor.domain.report import CallProgress, CallResult, Result
-from tests.integration.executor.targets import RawHandler, Servers, make_grant
+from tests.integration.executor.targets import RawHandler, Servers, make_grant, open_caller
+from tests.support.certificates import Authority
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 READ_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\nX-Trailer: t\r\n\r\n"
@@ -242,6 +245,26 @@ async def test_a_pooled_connection_that_the_target_ended_is_not_used(
     assert (await call(caller, url)).result is Result.ANSWERED
     await asyncio.sleep(0.1)
     assert (await call(caller, url)).result is Result.ANSWERED
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_over_tls_the_same_connection_serves_again_and_a_stranger_gets_nothing(
+    servers: Servers, tmp_path: Path, *, trusted: bool
+) -> None:
+    authority, speaker = Authority(), Speaker()
+    files = authority.issue().write(tmp_path / "target")
+    there = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    there.load_cert_chain(files.certificate, files.key)
+    here = ssl.create_default_context(cadata=(authority if trusted else Authority()).certificate.decode())
+    url = await servers.raw(speaker, there)
+    async with open_caller("127.0.0.0/8", tls=here) as caller:
+        results = [await call(caller, url) for _ in range(2)]
+    if trusted:
+        assert [stored(result) for result in results] == [b"ok", b"ok"]
+        assert speaker.connections == 1
+    else:
+        assert {(result.result, result.error_reason) for result in results} == {(Result.NOT_SENT, "TLS_FAILED")}
+        assert speaker.requests == []
 
 
 async def test_a_cancelled_call_takes_its_connection_with_it(caller: HttpTargetCaller, servers: Servers) -> None:
