@@ -1,7 +1,7 @@
 """Sends a POST over a connection of aiohttp's pool and reads its answer, without the session that aiohttp puts on top.
 
 A session does much that nobody asks for here: cookies, proxies, redirects, tracing, content codings, a task for each
-body (docs/decisions/0015-aiohttp-without-its-session.md). What stays aiohttp's is what is hard: the pool, TLS, dialling
+body (docs/decisions/0016-aiohttp-without-its-session.md). What stays aiohttp's is what is hard: the pool, TLS, dialling
 (behind our guard), and the parser of answers. Of its inside this relies on `Connector.connect` asking a request for
 nothing but where to, on `ResponseHandler.set_response_params` and `read`, and on `should_close`, by which a released
 connection is kept or closed. aiohttp is pinned; test_target_wire.py holds what is relied on.
