@@ -35,8 +35,8 @@ INTERNAL_PORT = {
 OTHER_TEXT = {
     # States, outcomes and results.
     *("ACTIVE", "CANCELLED", "RELEASED", "UNKNOWN"),
-    # Algorithms, a method, parts of longer names, names that modules export, labels of metrics.
-    *("HS256", "RS256", "ES256", "POST", "ANTHROPIC_MESSAGES", "TZDATA_VERSION", "ZONE_NAMES", "PARTITIONS"),
+    # Algorithms, parts of longer names, names that modules export, labels of metrics.
+    *("HS256", "RS256", "ES256", "ANTHROPIC_MESSAGES", "TZDATA_VERSION", "ZONE_NAMES", "PARTITIONS"),
 }
 MADE_OF_PARTS = {
     # `<kind>_NOT_FOUND`, and `JOB_<state>` in ExplainJob.

@@ -25,6 +25,7 @@ from services.scheduler.adapters.mongo.readable_documents import (
 )
 from services.scheduler.adapters.mongo.waiting_writes import WaitingWrites
 from services.scheduler.domain.execution import Cause, Execution, ExecutionState, Phase
+from services.scheduler.domain.job import PARTITION_COUNT
 from services.scheduler.usecases.acquire_due import POLL_GRACE
 from services.scheduler.usecases.audit import AuditEvent
 from services.scheduler.usecases.caller import OrgScope
@@ -128,11 +129,9 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
         self, partitions: Collection[int], until: datetime, limit: int, *, without_orgs: Collection[str] = ()
     ) -> Sequence[Execution]:
         """Hand over executions whose wait ends by `until`."""
-        query: Document = {
-            "phase": Phase.WAITING,
-            "wake_time": {"$lte": until},
-            "partition": {"$in": list(partitions)},
-        }
+        query: Document = {"phase": Phase.WAITING, "wake_time": {"$lte": until}}
+        if len(partitions) < PARTITION_COUNT:
+            query["partition"] = {"$in": list(partitions)}
         found = await self._find_awake(query, limit, without_orgs)
         if found:
             # Two dispatchers may both get one here: a doubled stream entry, of which one is refused.
