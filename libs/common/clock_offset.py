@@ -1,8 +1,9 @@
 """How far another machine's clock is from ours, judged by what its answers say.
 
 The error of one sample is at most half its round trip, so of a sliding window the sample with the shortest one counts.
-A correction smaller than what the measurement can tell is none at all: otherwise noise would move a fire before its due
-time (promise P4).
+Within that error the correction is the least that can be true, and one smaller than what the measurement can tell is
+none at all: otherwise noise would move a fire before its due time (promise P4), while this way it is late by a round
+trip at most.
 """
 
 from __future__ import annotations
@@ -56,14 +57,14 @@ class OffsetEstimator:
         return best.offset if best else _NONE
 
     def offset(self) -> timedelta:
-        """Return what to add to our clock to get theirs; zero unless it is surely more than noise."""
+        """Return what to add to our clock to get theirs or a little less; zero unless it is surely more than noise."""
         return self._offset
 
     def _judged(self) -> timedelta:
         best = self._best()
         if best is None or abs(best.offset) <= max(self._deadband, best.round_trip / 2):
             return _NONE
-        return best.offset
+        return best.offset - best.round_trip / 2
 
     def _agree(self, one: _Sample, other: _Sample) -> bool:
         """Whether both can be true: each is off by half its round trip at most, and the clocks drift a little."""

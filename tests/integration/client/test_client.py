@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import pytest
 from punctual.v1.execution_pb2 import Execution
+from punctual.v1.execution_service_pb2 import WatchExecutionsRequest
 from punctual.v1.job_pb2 import Job
 from punctual.v1.job_service_pb2 import CreateJobRequest
 
@@ -107,8 +108,9 @@ async def test_execution_is_watched_answered_explained_and_downloaded(
     scheduler: RunningScheduler, client: PunctualClient, tmp_path: Path
 ) -> None:
     created = await client.jobs.create(job())
-    job_id = created.job.job_id
-    async with aclosing(client.executions.watch(job_id=job_id, states=[Execution.STATE_SUCCEEDED])) as changes:
+    job_id, watched = created.job.job_id, [Execution.STATE_SUCCEEDED]
+    token = await a_resume_token(client)
+    async with aclosing(client.executions.watch(job_id=job_id, states=watched, resume_token=token)) as changes:
         change = asyncio.create_task(_first(anext(changes)))
         started = await client.jobs.run(job_id)
         assert await scheduler.answer_due() == 1
@@ -119,6 +121,16 @@ async def test_execution_is_watched_answered_explained_and_downloaded(
     assert (description.status_code, (tmp_path / "answer").read_bytes()) == (200, ANSWER)
     decisions = [fire.decision async for fire in client.jobs.explain(job_id) if fire.execution.execution_id]
     assert decisions == ["RAN"]
+
+
+async def a_resume_token(client: PunctualClient) -> str:
+    """Return where the changes stand: a watch from here on shows what comes to pass before its stream stands, too."""
+    executions = client.executions
+    stream = executions._calls.open_stream(executions._stub.WatchExecutions, WatchExecutionsRequest())
+    first = await stream.take(10)
+    stream.close()
+    assert first is not None
+    return first.resume_token
 
 
 async def _first(awaitable: Awaitable[T]) -> T:
