@@ -70,11 +70,12 @@ async def running_system(
     folder: Path, *, executors: int = 1, settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[System]:
     """Start everything in an empty folder, and stop it afterwards."""
-    public, internal, dispatcher, *executor_ports = free_ports(3 + executors)
     async with AsyncExitStack() as stack:
         mongo = await stack.enter_async_context(MongoReplicaSet(folder / "mongod", cache_gigabytes=CACHE_GIGABYTES))
         valkey = await stack.enter_async_context(ValkeyServer(folder / "valkey"))
         sink = await stack.enter_async_context(running_sink(folder))
+        # Once the stores and the sink have theirs, which might choose the same ones.
+        public, internal, dispatcher, *executor_ports = free_ports(3 + executors)
         environment = {
             **service_environment(valkey.url),
             "PUNCTUAL_MONGODB_URI": mongo.uri,
