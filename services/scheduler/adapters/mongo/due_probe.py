@@ -8,15 +8,11 @@ costs half of two.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import datetime
 
 from services.scheduler.adapters.mongo.codec import Document
 from services.scheduler.adapters.mongo.documents import ExecutionDocument, JobDocument
-from services.scheduler.domain.execution import Phase
-from services.scheduler.domain.job import PARTITION_COUNT, JobState
-
-# A null sorts before every date, so a bound from below keeps jobs without a further fire out of the range.
-_BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+from services.scheduler.adapters.mongo.due_filters import due_jobs, ended_waits
 
 
 class MongoDueProbe:
@@ -24,12 +20,10 @@ class MongoDueProbe:
 
     async def anything(self, partitions: Collection[int], until: datetime) -> bool:
         """Return whether an ACTIVE job's fire is due, or an execution's wait ends, by `until`."""
-        among: Document = {} if len(partitions) == PARTITION_COUNT else {"partition": {"$in": list(partitions)}}
-        jobs: Document = {"state": JobState.ACTIVE, "next_due_time": {"$gt": _BEGINNING, "$lte": until}, **among}
-        executions: Document = {"phase": Phase.WAITING, "wake_time": {"$lte": until}, **among}
-        waiting = {"coll": ExecutionDocument.get_pymongo_collection().name, "pipeline": _any(executions)}
+        waits = _any(ended_waits(until, partitions))
+        waiting = {"coll": ExecutionDocument.get_pymongo_collection().name, "pipeline": waits}
         cursor = await JobDocument.get_pymongo_collection().aggregate(
-            [*_any(jobs), {"$unionWith": waiting}, {"$limit": 1}], hint="tick"
+            [*_any(due_jobs(until, partitions=partitions)), {"$unionWith": waiting}, {"$limit": 1}], hint="tick"
         )
         return bool(await cursor.to_list())
 

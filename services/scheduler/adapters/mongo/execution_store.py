@@ -16,6 +16,7 @@ from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
 from services.scheduler.adapters.mongo.cancel_writes import CancelWrites
 from services.scheduler.adapters.mongo.codec import Codec, Document
 from services.scheduler.adapters.mongo.documents import ExecutionDocument
+from services.scheduler.adapters.mongo.due_filters import ended_waits
 from services.scheduler.adapters.mongo.known_executions import MARK_FIELDS
 from services.scheduler.adapters.mongo.lease_writes import LeaseWrites, only_duplicates
 from services.scheduler.adapters.mongo.readable_documents import (
@@ -25,7 +26,6 @@ from services.scheduler.adapters.mongo.readable_documents import (
 )
 from services.scheduler.adapters.mongo.waiting_writes import WaitingWrites
 from services.scheduler.domain.execution import Cause, Execution, ExecutionState, Phase
-from services.scheduler.domain.job import PARTITION_COUNT
 from services.scheduler.usecases.acquire_due import POLL_GRACE
 from services.scheduler.usecases.audit import AuditEvent
 from services.scheduler.usecases.caller import OrgScope
@@ -129,10 +129,7 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
         self, partitions: Collection[int], until: datetime, limit: int, *, without_orgs: Collection[str] = ()
     ) -> Sequence[Execution]:
         """Hand over executions whose wait ends by `until`."""
-        query: Document = {"phase": Phase.WAITING, "wake_time": {"$lte": until}}
-        if len(partitions) < PARTITION_COUNT:
-            query["partition"] = {"$in": list(partitions)}
-        found = await self._find_awake(query, limit, without_orgs)
+        found = await self._find_awake(ended_waits(until, partitions), limit, without_orgs)
         if found:
             # Two dispatchers may both get one here: a doubled stream entry, of which one is refused.
             grace = POLL_GRACE // timedelta(milliseconds=1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pymongo import UpdateMany, UpdateOne
@@ -20,6 +20,7 @@ from services.scheduler.adapters.audit_trail import mark_event_stored
 from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
 from services.scheduler.adapters.mongo.codec import Document
 from services.scheduler.adapters.mongo.documents import JobDocument
+from services.scheduler.adapters.mongo.due_filters import due_jobs
 from services.scheduler.adapters.mongo.header_secrets import HeaderSecrets
 from services.scheduler.adapters.mongo.job_filters import list_filter, within
 from services.scheduler.adapters.mongo.job_form import DUE_FIELDS, JOB_FIELDS, JobForm
@@ -33,7 +34,6 @@ from services.scheduler.adapters.mongo.readable_documents import (
 from services.scheduler.adapters.mongo.shared_round_trips import SharedRoundTrips
 from services.scheduler.adapters.mongo.values_by_id import replace_with_own
 from services.scheduler.domain.job import (
-    PARTITION_COUNT,
     Job,
     JobState,
     StateChange,
@@ -50,9 +50,6 @@ KEPT_FAILURE_IDS = 50
 
 MANY_ALIKE = 20
 """Moves that are worth an update of their own."""
-
-# A null sorts before every date, so a bound from below keeps jobs without a further fire out of the range.
-_BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class MongoJobStore:
@@ -202,9 +199,7 @@ class MongoJobStore:
         without_orgs: Collection[str] = (),
     ) -> Sequence[DueJob]:
         """Return ACTIVE jobs whose next due time is at most `until`, oldest first."""
-        query: Document = {"state": JobState.ACTIVE, "next_due_time": {"$gt": since or _BEGINNING, "$lte": until}}
-        if len(partitions) < PARTITION_COUNT:
-            query["partition"] = {"$in": list(partitions)}
+        query = due_jobs(until, since=since, partitions=partitions)
         if without_orgs:
             query["org_id"] = {"$nin": list(without_orgs)}
         cursor = self._jobs.find(

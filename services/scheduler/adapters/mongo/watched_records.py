@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pymongo.asynchronous.collection import AsyncCollection
 
 from services.scheduler.adapters.mongo.codec import Document
 from services.scheduler.adapters.mongo.documents import ExecutionDocument, JobDocument
+from services.scheduler.adapters.mongo.due_filters import due_jobs
 from services.scheduler.domain.execution import Phase
-from services.scheduler.domain.job import JobState
 from services.scheduler.usecases.watchdog import Overdue, Place
 
-# A null sorts before every date, so a bound from below keeps jobs without a further fire out of the range.
-_BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 _PHASES = {
     Place.WAITING: Phase.WAITING,
     Place.DISPATCHED: Phase.DISPATCHED,
@@ -31,19 +29,15 @@ class MongoWatchedRecords:
     async def overdue(self, now: datetime, most: int) -> Mapping[Place, Overdue]:
         """Return what is overdue at each place, counted up to a bound."""
         jobs, executions = await asyncio.gather(
-            _overdue(_jobs(), _due_jobs(now), "tick", "next_due_time", most), _overdue_executions(now, most)
+            _overdue(_jobs(), due_jobs(now), "tick", "next_due_time", most), _overdue_executions(now, most)
         )
         return {Place.JOB: jobs, **executions}
 
     async def partitions_of_overdue_jobs(self, among: Collection[int], before: datetime, most: int) -> frozenset[int]:
         """Return those of the partitions that the oldest jobs with fires from before an instant are in."""
-        query = {**_due_jobs(before), "partition": {"$in": list(among)}}
+        query = due_jobs(before, partitions=among)
         cursor = _jobs().find(query, {"_id": 0, "partition": 1}, sort=[("next_due_time", 1)], limit=most, hint="tick")
         return frozenset([document["partition"] async for document in cursor])
-
-
-def _due_jobs(until: datetime) -> Document:
-    return {"state": JobState.ACTIVE, "next_due_time": {"$gte": _BEGINNING, "$lte": until}}
 
 
 async def _overdue_executions(now: datetime, most: int) -> Mapping[Place, Overdue]:
