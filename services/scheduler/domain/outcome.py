@@ -27,9 +27,6 @@ BACKOFF_JITTER = 0.2
 STOP_REASON = "TARGET_ASKED_TO_STOP"
 """Why an execution ended whose target asked to stop; its job is paused for it."""
 
-CHECK_FAILED = "CHECK_FAILED"
-"""The reason of an answer whose status succeeds and whose content does not."""
-
 UNRETRYABLE_UNSENT = frozenset({"BAD_HEADER", "BAD_URL", "BLOCKED_ADDRESS"})
 """Reasons of unsent requests that no repetition mends."""
 
@@ -118,7 +115,7 @@ def decide_outcome(
             return _put_back(report, now, latest)
         case Result.CANCELLED:
             return Finish(Outcome.CANCELLED, ExecutionState.CANCELLED, "CANCELLED")
-    outcome, retryable = _classify(report, definition)
+    outcome, retryable = classify(report, definition)
     state = _state_after(outcome)
     if report.stop_requested:
         return Finish(outcome, state, STOP_REASON)
@@ -165,7 +162,7 @@ def _asked_wait(report: AttemptReport, outcome: Outcome, now: datetime) -> timed
     return None if reset is None else max(reset - now, timedelta(0))
 
 
-def _classify(report: AttemptReport, definition: JobDefinition) -> tuple[Outcome, bool]:
+def classify(report: AttemptReport, definition: JobDefinition) -> tuple[Outcome, bool]:
     """Return the attempt's outcome and whether a further attempt may mend it."""
     match report.result:
         case Result.NOT_SENT:
@@ -176,7 +173,7 @@ def _classify(report: AttemptReport, definition: JobDefinition) -> tuple[Outcome
             return Outcome.TIMED_OUT, True
     status = report.response.status_code if report.response else 0
     if is_success_status(status, definition.response.success_codes):
-        if report.error_reason == CHECK_FAILED:
+        if report.error_reason == "CHECK_FAILED":
             return Outcome.CHECK_FAILED, True
         return Outcome.SUCCEEDED, False
     if status == 429:

@@ -17,7 +17,6 @@ from services.scheduler.domain.callback import callback_job, is_told
 from services.scheduler.domain.execution import Attempt, Execution, ExecutionState, Outcome, head_of
 from services.scheduler.domain.job import Job, JobState
 from services.scheduler.domain.outcome import (
-    CHECK_FAILED,
     STOP_REASON,
     AttemptReport,
     Decision,
@@ -26,8 +25,8 @@ from services.scheduler.domain.outcome import (
     Result,
     Retry,
     attempt_reason,
+    classify,
     decide_outcome,
-    is_success_status,
 )
 from services.scheduler.domain.target_host import TARGET_WAIT_REASONS
 from services.scheduler.domain.target_url import split_target_url
@@ -183,9 +182,7 @@ def _is_plain_success(report: AttemptReport, execution: Execution, job: Job) -> 
         _holds_lease(execution, report)
         and report.result is Result.ANSWERED
         and not report.stop_requested
-        and report.error_reason != CHECK_FAILED
-        and report.response is not None
-        and is_success_status(report.response.status_code, definition.response.success_codes)
+        and classify(report, definition)[0] is Outcome.SUCCEEDED
         and job.state is JobState.ACTIVE
         and not job.consecutive_failures
         and (job.next_fire_time is None or definition.schedule.end_time is None)
