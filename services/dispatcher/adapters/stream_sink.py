@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from punctual.internal.v1.stream_entry_pb2 import StreamEntry
 
+from libs.common.rpc.timestamps import to_timestamp
 from libs.common.streams.due_stream import DueStream
 from services.dispatcher.domain.due_heap import DueEntry
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class StreamSink:
@@ -30,11 +27,9 @@ class StreamSink:
 
 
 def _encode(entry: DueEntry) -> StreamEntry:
-    since = entry.due_time - _EPOCH
     return StreamEntry(
         execution_id=entry.execution_id,
         job_id=entry.job_id,
-        # Half of what the message's own conversion takes.
-        due_time=Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000),
+        due_time=to_timestamp(entry.due_time),
         trace_parent=entry.trace_parent,
     )

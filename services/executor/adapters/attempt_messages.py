@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from punctual.internal.v1 import attempt_service_pb2 as pb
 from punctual.v1 import execution_pb2, job_pb2, target_host_pb2
 
+from libs.common.rpc.timestamps import set_timestamp, to_timestamp
 from libs.common.turns import next_turn
-from services.executor.adapters.proto_time import instant_of, seconds_of, set_stamp, span_of, stamp_of
+from services.executor.adapters.proto_time import instant_of, seconds_of, span_of
 from services.executor.domain.answer import RateLimitObservation
 from services.executor.domain.attempt import (
     AttemptLimits,
@@ -100,9 +101,9 @@ def write_report(report: Report, message: pb.AttemptReport) -> None:
     message.result = pb.AttemptReport.Result.ValueType(report.result.value)
     message.status_code = report.status_code
     if report.start_time is not None:
-        set_stamp(message.start_time, report.start_time)
+        set_timestamp(message.start_time, report.start_time)
     if report.end_time is not None:
-        set_stamp(message.end_time, report.end_time)
+        set_timestamp(message.end_time, report.end_time)
     if report.response is not None:
         _write_response(report.response, message.response)
     if report.trace_id:
@@ -115,7 +116,7 @@ def write_report(report: Report, message: pb.AttemptReport) -> None:
 def _write_wishes(report: Report, message: pb.AttemptReport) -> None:
     """Write what a limit or the target asks for, which few reports tell."""
     if report.defer_time is not None:
-        set_stamp(message.defer_time, report.defer_time)
+        set_timestamp(message.defer_time, report.defer_time)
         message.defer_reason = report.defer_reason
     if report.retry_after is not None:
         message.retry_after.CopyFrom(span_of(report.retry_after))
@@ -135,15 +136,15 @@ def host_message(host: ObservedHost) -> target_host_pb2.TargetHost:
         host=target.host,
         reset_count=target.generation,
         circuit=_CIRCUITS[summary.circuit],
-        observe_time=stamp_of(host.observe_time),
+        observe_time=to_timestamp(host.observe_time),
         rate_limit_hit_count=summary.hits,
     )
     if summary.circuit is not CircuitState.CLOSED:
         message.wait_reason = DeferReason.CIRCUIT_OPEN
-        message.retry_time.CopyFrom(stamp_of(from_micros(summary.circuit_until)))
+        message.retry_time.CopyFrom(to_timestamp(from_micros(summary.circuit_until)))
     elif summary.closed_until > to_micros(host.observe_time):
         message.wait_reason = DeferReason.TARGET_RATE_LIMIT
-        message.retry_time.CopyFrom(stamp_of(from_micros(summary.closed_until)))
+        message.retry_time.CopyFrom(to_timestamp(from_micros(summary.closed_until)))
     return message
 
 
@@ -221,5 +222,5 @@ def _rate_limit_message(observation: RateLimitObservation) -> execution_pb2.Rate
         remaining_tokens=observation.remaining_tokens,
     )
     if observation.reset_time is not None:
-        message.reset_time.CopyFrom(stamp_of(observation.reset_time))
+        message.reset_time.CopyFrom(to_timestamp(observation.reset_time))
     return message

@@ -19,20 +19,6 @@ def instant_of(stamp: Timestamp) -> datetime:
     return _EPOCH + _MICROSECOND * (stamp.seconds * 1_000_000 - (-stamp.nanos // 1000))
 
 
-def stamp_of(instant: datetime) -> Timestamp:
-    """Return the instant as a proto."""
-    stamp = Timestamp()
-    set_stamp(stamp, instant)
-    return stamp
-
-
-def set_stamp(stamp: Timestamp, instant: datetime) -> None:
-    """Set a message's own stamp, which costs less than to make one and to copy it."""
-    since = instant - _EPOCH
-    stamp.seconds = since.days * 86_400 + since.seconds
-    stamp.nanos = since.microseconds * 1000
-
-
 def seconds_of(span: Duration) -> float:
     """Return the span in seconds."""
     return span.seconds + span.nanos / 1e9

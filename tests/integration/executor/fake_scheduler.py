@@ -19,7 +19,7 @@ from punctual.v1 import job_pb2
 
 from libs.common.clock import SystemClock
 from libs.common.rpc.server import RpcServer
-from services.executor.adapters.proto_time import stamp_of
+from libs.common.rpc.timestamps import to_timestamp
 
 CLOCK = SystemClock()
 
@@ -32,8 +32,8 @@ def grant_message(execution_id: str, url: str, due: datetime, *, token: int = 1)
         org_id="org",
         attempt_number=2,
         fencing_token=token,
-        due_time=stamp_of(due),
-        fire_time=stamp_of(due),
+        due_time=to_timestamp(due),
+        fire_time=to_timestamp(due),
         request=pb.AttemptRequest(
             url=url,
             headers=[pb.RequestHeader(name="X-Api-Key", value="sk-0123456789", sensitive=True)],
@@ -70,7 +70,7 @@ class FakeScheduler(AttemptServiceServicer):
     uploaded: bytes = b""
 
     def _time(self) -> Timestamp:
-        return stamp_of(CLOCK.now() + self.ahead)
+        return to_timestamp(CLOCK.now() + self.ahead)
 
     async def BeginAttempts(self, request: pb.BeginAttemptsRequest, context: Any) -> pb.AttemptBatch:  # noqa: N802 - gRPC's name
         self.requests.append(request)

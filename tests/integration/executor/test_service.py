@@ -9,10 +9,11 @@ import pytest
 from aiohttp import web
 from punctual.internal.v1.stream_entry_pb2 import StreamEntry
 
+from libs.common.rpc.timestamps import to_timestamp
 from libs.common.streams.connection import open_redis
 from libs.common.streams.due_stream import DueStream
 from services.executor.adapters.due_alarm import LoopAlarm, make_alarm
-from services.executor.adapters.proto_time import instant_of, stamp_of
+from services.executor.adapters.proto_time import instant_of
 from services.executor.app import serve
 from services.executor.settings import ExecutorSettings
 from tests.integration.executor.fake_scheduler import FakeScheduler, grant_message, serving
@@ -50,7 +51,7 @@ async def test_delivered_executions_are_posted_on_the_dot_once(
         scheduler.ready = {name: grant_message(name, target.url, instant) for name, instant in due.items()}
         # The sixty others use up the job's requests of this minute.
         scheduler.ready["later"].job_id = "another job"
-        entries = [(0, StreamEntry(execution_id=name, due_time=stamp_of(instant))) for name, instant in due.items()]
+        entries = [(0, StreamEntry(execution_id=name, due_time=to_timestamp(instant))) for name, instant in due.items()]
         await stream.add([*entries, entries[0]])
         async with asyncio.timeout(10):
             while len(scheduler.reports) < COUNT:

@@ -8,9 +8,10 @@ from punctual.v1 import api_key_service_pb2 as pb
 from libs.common.clock import Clock
 from libs.common.errors import InvalidArgumentError
 from libs.common.instants import truncate_to_millis
+from libs.common.rpc.timestamps import to_timestamp
 from services.scheduler.adapters.rpc.authentication import Authenticator, Context
 from services.scheduler.adapters.rpc.page_tokens import decode_page_token, encode_page_token, page_size_of
-from services.scheduler.adapters.rpc.times import to_instant, to_optional_timestamp, to_timestamp
+from services.scheduler.adapters.rpc.times import to_instant, to_optional_timestamp
 from services.scheduler.domain.api_key import ApiKey
 from services.scheduler.usecases.api_keys import CreateApiKey, NewApiKey
 from services.scheduler.usecases.audit import call_event

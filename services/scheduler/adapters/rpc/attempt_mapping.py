@@ -11,10 +11,10 @@ from punctual.internal.v1 import attempt_service_pb2 as pb
 from punctual.v1 import execution_pb2
 
 from libs.common.errors import InvalidArgumentError
+from libs.common.rpc.timestamps import set_timestamp
 from services.scheduler.adapters.rpc.execution_mapping import STATES
 from services.scheduler.adapters.rpc.policy_mapping import write_response
 from services.scheduler.adapters.rpc.times import (
-    set_timestamp,
     to_duration,
     to_instant,
     to_optional_timestamp,

@@ -11,11 +11,12 @@ from punctual.internal.v1 import attempt_service_pb2_grpc
 
 from libs.common.clock import Clock
 from libs.common.errors import DeadlineExceededError, InvalidArgumentError
+from libs.common.rpc.timestamps import set_timestamp, to_timestamp
 from libs.common.turns import in_turns
 from services.scheduler.adapters.rpc.attempt_mapping import from_refusal, to_report, write_grant, write_verdict
 from services.scheduler.adapters.rpc.authentication import Context
 from services.scheduler.adapters.rpc.target_host_mapping import to_observed_host
-from services.scheduler.adapters.rpc.times import set_timestamp, to_duration, to_timestamp
+from services.scheduler.adapters.rpc.times import to_duration
 from services.scheduler.domain.request_body import BodyValues, render_body
 from services.scheduler.usecases.answer_blobs import StoreAnswer
 from services.scheduler.usecases.begin_attempts import BeginAttempts, BeginBatch, GrantedAttempt

@@ -5,9 +5,10 @@ from __future__ import annotations
 from punctual.v1 import audit_pb2, audit_service_pb2_grpc
 from punctual.v1 import audit_service_pb2 as pb
 
+from libs.common.rpc.timestamps import to_timestamp
 from services.scheduler.adapters.rpc.authentication import Authenticator, Context
 from services.scheduler.adapters.rpc.page_tokens import decode_page_token, encode_page_token, fitting, page_size_of
-from services.scheduler.adapters.rpc.times import to_instant, to_timestamp
+from services.scheduler.adapters.rpc.times import to_instant
 from services.scheduler.usecases.audit import AuditEvent, AuditFilter, AuditLog
 
 

@@ -9,8 +9,9 @@ from punctual.internal.v1 import dispatch_service_pb2_grpc
 
 from libs.common.clock import Clock
 from libs.common.errors import InvalidArgumentError
+from libs.common.rpc.timestamps import to_timestamp
 from services.scheduler.adapters.rpc.authentication import Context
-from services.scheduler.adapters.rpc.times import to_span, to_timestamp
+from services.scheduler.adapters.rpc.times import to_span
 from services.scheduler.domain.job import PARTITION_COUNT
 from services.scheduler.usecases.acquire_due import AcquireDue
 from services.scheduler.usecases.lease_partitions import LeasePartitions

@@ -9,7 +9,8 @@ from datetime import timedelta
 import zstandard
 from punctual.v1 import execution_pb2, job_pb2
 
-from services.scheduler.adapters.rpc.times import to_duration, to_optional_timestamp, to_timestamp
+from libs.common.rpc.timestamps import to_timestamp
+from services.scheduler.adapters.rpc.times import to_duration, to_optional_timestamp
 from services.scheduler.domain.execution import (
     Attempt,
     Cause,

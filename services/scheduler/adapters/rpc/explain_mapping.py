@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from punctual.v1 import job_service_pb2 as pb
 
+from libs.common.rpc.timestamps import to_timestamp
 from services.scheduler.adapters.rpc.execution_mapping import from_execution
-from services.scheduler.adapters.rpc.times import to_timestamp
 from services.scheduler.domain.explanation import Explanation
 
 

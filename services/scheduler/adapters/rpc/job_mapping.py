@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from punctual.v1 import job_pb2
 
+from libs.common.rpc.timestamps import to_timestamp
 from services.scheduler.adapters.rpc.definition_mapping import from_definition
 from services.scheduler.adapters.rpc.enum_values import choose
-from services.scheduler.adapters.rpc.times import to_timestamp
 from services.scheduler.domain.job import Job, JobState
 from services.scheduler.domain.request_headers import MASK
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 from punctual.v1 import schedule_pb2
 
 from libs.common.errors import InvalidArgumentError
-from services.scheduler.adapters.rpc.times import to_duration, to_instant, to_optional_timestamp, to_span, to_timestamp
+from libs.common.rpc.timestamps import to_timestamp
+from services.scheduler.adapters.rpc.times import to_duration, to_instant, to_optional_timestamp, to_span
 from services.scheduler.domain.schedule import (
     Adjustment,
     Cron,

@@ -6,8 +6,9 @@ from punctual.v1 import signing_secret_pb2, signing_secret_service_pb2_grpc
 from punctual.v1 import signing_secret_service_pb2 as pb
 
 from libs.common.errors import InvalidArgumentError
+from libs.common.rpc.timestamps import to_timestamp
 from services.scheduler.adapters.rpc.authentication import Authenticator, Context
-from services.scheduler.adapters.rpc.times import to_optional_timestamp, to_span, to_timestamp
+from services.scheduler.adapters.rpc.times import to_optional_timestamp, to_span
 from services.scheduler.domain.signing_secret import DEFAULT_OVERLAP, SigningSecret
 from services.scheduler.usecases.signing_secrets import ManageSigningSecrets
 

@@ -8,21 +8,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from libs.common.errors import InvalidArgumentError
+from libs.common.rpc.timestamps import to_timestamp
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-
-
-def to_timestamp(instant: datetime) -> Timestamp:
-    """Return the message for an instant."""
-    span = instant - _EPOCH
-    return Timestamp(seconds=span.days * 86_400 + span.seconds, nanos=span.microseconds * 1000)
-
-
-def set_timestamp(message: Timestamp, instant: datetime) -> None:
-    """Set a message that is part of another one to an instant."""
-    span = instant - _EPOCH
-    message.seconds, message.nanos = span.days * 86_400 + span.seconds, span.microseconds * 1000
 
 
 def to_optional_timestamp(instant: datetime | None) -> Timestamp | None:
