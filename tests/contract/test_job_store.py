@@ -41,6 +41,10 @@ EVERYTHING = JobFilter()
 def store(in_mongo: bool) -> JobStore:
     if not in_mongo:
         return MemoryJobStore()
+    return a_mongo_store()
+
+
+def a_mongo_store() -> MongoJobStore:
     return MongoJobStore(HeaderSecrets(KeyRing({"k1": b"k" * 32})), AuditOutbox())
 
 
@@ -49,7 +53,11 @@ async def insert(store: JobStore, *jobs: Job) -> None:
 
 
 async def read(store: JobStore, job: Job) -> Job:
-    return (await store.load([job.job_id]))[job.job_id]
+    found = (await store.load([job.job_id]))[job.job_id]
+    if isinstance(store, MongoJobStore):
+        # What a replica remembers is what one that remembers nothing reads.
+        assert (await a_mongo_store().load([job.job_id]))[job.job_id] == found
+    return found
 
 
 async def page(store: JobStore, where: JobFilter = EVERYTHING, after: str = "", limit: int = 50) -> list[str]:

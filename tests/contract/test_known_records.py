@@ -56,7 +56,8 @@ def jobs(*keys: tuple[str, bytes]) -> MongoJobStore:
 
 async def assert_reads_what_is_stored(store: MongoExecutionStore, execution: Execution) -> None:
     stored = await store.get(SCOPE, execution.execution_id)
-    assert (await store.load([execution.execution_id]))[execution.execution_id] == replace(stored, response=None)
+    for reader in (store, executions()):
+        assert (await reader.load([execution.execution_id]))[execution.execution_id] == replace(stored, response=None)
 
 
 @pytest.mark.parametrize(

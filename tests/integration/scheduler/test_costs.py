@@ -125,8 +125,8 @@ async def test_one_time_executions_cost_few_writes(api: ServedScheduler, counts:
     assert work.inserted <= BATCH + 2, work
     # The cursor, the grant, the end, and the job's completion.
     assert work.updated <= 4 * BATCH + 10, work
-    assert work.index_entries <= 11 * BATCH, work
-    assert work.bytes_in <= 2_200 * BATCH, work
+    assert work.index_entries <= 8 * BATCH, work
+    assert work.bytes_in <= 1_600 * BATCH, work
     assert (work.collection_scans, work.sorts) == (0, 0), work
 
 
