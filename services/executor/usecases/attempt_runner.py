@@ -87,11 +87,8 @@ class AttemptRunner:
         try:
             now = self._scheduler_clock.now()
             ahead = max((held.start_time - now).total_seconds(), 0.0)
-            if self._clock.monotonic() + ahead >= held.expires:
-                # Handed back, unless it has been taken over: an executor too slow to send has lost nothing, and five
-                # losses would end the execution.
+            if self._expires_unsent(held, ahead):
                 held.abort = Abort.EXPIRED
-                log.warning("attempt.lease_expired_unsent", execution_id=held.lease.execution_id)
             elif held.is_overdue(now):
                 # It waited too long for a request slot: what it was let through for is over.
                 held.phase, held.task = Phase.WAITING, None
@@ -118,6 +115,11 @@ class AttemptRunner:
             early = start < instant
             if early:
                 start = await self._instants.wait_for(instant)
+            if self._expires_unsent(held):
+                # This process stood still, or nobody could renew the lease while the call got ready.
+                self.abort(held, Abort.EXPIRED)
+                # Where the abort arrives, as a cancellation.
+                await asyncio.sleep(0)
             progress.start_time = start
             limited = held.waits_since is not None or instant > grant.due_time
             self._observer.started((start - grant.due_time).total_seconds(), limited=limited)
@@ -138,6 +140,17 @@ class AttemptRunner:
         # If we die here the target has answered and nobody knows: the lease runs out and the outcome is unknown.
         crash_point("executor.answered")
         return call
+
+    def _expires_unsent(self, held: Held, ahead: float = 0.0) -> bool:
+        """Whether the lease is over in so many seconds, before the request leaves.
+
+        Then it is handed back, unless it has been taken over: an executor too slow to send has lost nothing, and five
+        losses would end the execution.
+        """
+        if self._clock.monotonic() + ahead < held.expires:
+            return False
+        log.warning("attempt.lease_expired_unsent", execution_id=held.lease.execution_id)
+        return True
 
     async def _conclude_call(self, held: Held, call: CallResult) -> None:
         held.phase = Phase.CONCLUDING

@@ -182,12 +182,15 @@ class FakeTarget:
     sends: bool = True
     connects: bool = True
     """False: it answers before the request could leave."""
+    connecting_seconds: float = 0.0
     error: Exception | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def call(self, grant: Grant, progress: CallProgress, release: Release = at_once) -> CallResult:
         if not self.connects:
             return self.answer
+        if self.connecting_seconds:
+            await self.clock.sleep(self.connecting_seconds)
         await release()
         self.started.append((grant.lease.execution_id, self.clock.now()))
         progress.may_be_sent = self.sends

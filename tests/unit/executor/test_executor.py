@@ -262,9 +262,13 @@ async def test_a_lost_lease_ends_in_silence_and_a_cancelled_one_in_a_report(
     assert len(bench.target.started) == (1 if due == 0.0 else 0)
 
 
-async def test_an_attempt_whose_lease_ran_out_before_its_post_is_handed_back_unsent(start: Start) -> None:
+@pytest.mark.parametrize(("due", "connecting"), [(100, 0), (0, 100)], ids=["waiting", "connecting"])
+async def test_an_attempt_whose_lease_ran_out_before_its_post_is_handed_back_unsent(
+    start: Start, due: float, connecting: float
+) -> None:
     bench = start()
-    bench.deliver("e1", due=100)
+    bench.target.connecting_seconds = connecting
+    bench.deliver("e1", due)
     await bench.pass_time(1)
     bench.service.available = False
     await bench.pass_time(120)
