@@ -7,7 +7,7 @@ mistakes that this design is most easily made with, or would be easily changed i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -215,6 +215,31 @@ def expired_leases_are_not_asked_for() -> Iterator[None]:
         patch.object(begin_attempts, "decide_begin", decide),
         patch.object(memory_lease_writes, "_may_be_granted", may_be_granted),
     ):
+        yield
+
+
+@planted
+def begin_believes_what_it_remembers_of_jobs() -> Iterator[None]:
+    """A begin asks the database only for jobs that its replica does not know, and misses what others did to them."""
+
+    class Jobs:
+        def __init__(self, store: Any) -> None:
+            self._store = store
+
+        async def load(self, job_ids: Collection[str]) -> Mapping[str, Job]:
+            known = self._store.recall(job_ids)
+            unknown = set(job_ids) - known.keys()
+            return {**known, **(await self._store.load(unknown) if unknown else {})}
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._store, name)
+
+    original = begin_attempts.BeginAttempts.begin
+
+    async def begin(self: Any, *arguments: Any) -> Any:
+        return await original(replace(self, jobs=Jobs(self.jobs)), *arguments)
+
+    with patch.object(begin_attempts.BeginAttempts, "begin", begin):
         yield
 
 

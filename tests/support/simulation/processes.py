@@ -108,7 +108,8 @@ class Scheduler(Process):
 
     def __init__(self, around: Surroundings, number: int, generation: int) -> None:
         super().__init__(around, number, generation)
-        jobs, executions, clock = around.storage.jobs, around.storage.executions, self.clock
+        clock = self.clock
+        jobs, executions = around.storage.of_new_replica()
         nudge = InProcessNudge()
         callbacks = WriteCallbacks(jobs, executions, Orgs(), nudge, clock)
         settle = SettleFinished(jobs, executions, nudge, clock, callbacks)

@@ -8,6 +8,7 @@ pass in part. An error comes before the effect or after it; whoever gets it does
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from random import Random
@@ -61,6 +62,12 @@ class Storage:
         self.partitions = MemoryPartitionStore(self._checkpoint)
         self.due = MemoryDueProbe(self.jobs, self.executions, self._checkpoint)
         self.stream = FakeDueStream(self.world)
+
+    def of_new_replica(self) -> tuple[SplitJobs, SplitExecutions]:
+        """Return the stores as a new replica has them: the same records, of which it remembers nothing."""
+        jobs, executions = copy.copy(self.jobs), copy.copy(self.executions)
+        jobs._recalled, executions._recalled = {}, {}
+        return jobs, executions
 
     async def _checkpoint(self, name: str) -> None:
         if name.endswith(".after"):

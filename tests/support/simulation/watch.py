@@ -12,6 +12,7 @@ What it finds ends the simulation (`Finding`).
 | P4 | no request before its due time, nor before its retry's |
 | P5 | what does not run is SKIPPED for a reason that its job gives cause for |
 | P6 | no second request where the first may have been sent and the job says FAIL; attempts and waits within policy |
+| states | each step is one of the diagrams'; no fire begins of a job that is PAUSED or FAILED |
 | overlap | one exclusive execution of a job at a time, from its first grant to its end; one queued |
 """
 
@@ -65,6 +66,8 @@ class Watch:
         self._seen: dict[str, Execution] = {}
         self._seen_jobs: dict[str, Job] = {}
         self._schedules: dict[str, list[Schedule]] = {}
+        self._held: dict[str, datetime] = {}
+        """Since when jobs are PAUSED or FAILED."""
         self.early_by = lambda _executor: timedelta(0)
         """By how much an executor's idea of the scheduler's clock may be off."""
         self.trace: deque[tuple[int, str, str]] = deque(maxlen=KEPT_TRACE)
@@ -116,6 +119,10 @@ class Watch:
                 self.found("states", job.job_id, f"went from {before.state} to {job.state}")
             if job.state is JobState.COMPLETED:
                 self._check_completed(job)
+            if job.state in {JobState.PAUSED, JobState.FAILED}:
+                self._held[job.job_id] = self._kernel.now()
+            else:
+                self._held.pop(job.job_id, None)
         if before.next_fire_time != job.next_fire_time:
             self.note(job.job_id, f"cursor {_at(before.next_fire_time)} -> {_at(job.next_fire_time)}")
         self._check_cursor(before, job)
@@ -232,6 +239,10 @@ class Watch:
         available = before.available_time or before.due_time
         early = available - self._kernel.now()
         self._require(early <= MAX_EARLY + self._skew, "P4", name, f"began {early} before its time")
+        held = self._held.get(after.job_id)
+        if held and after.begin_time and before.cause is Cause.SCHEDULE and not before.attempt_number:
+            late = after.begin_time - held - self._skew
+            self._require(late <= timedelta(0), "states", name, f"began {late} after its job was held")
 
     def _check_running(self, before: Execution, after: Execution) -> None:
         name = after.execution_id
