@@ -23,7 +23,10 @@ def span(text: str, flag: str) -> timedelta:
     found = _SPAN.fullmatch(text)
     if not found:
         raise typer.BadParameter(f"{text!r} is not a span such as 500ms, 30s, 5m, 2h or 1d", param_hint=flag)
-    return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    try:
+        return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    except OverflowError as error:
+        raise typer.BadParameter(f"{text!r} is too long", param_hint=flag) from error
 
 
 def optional_span(text: str | None, flag: str) -> timedelta | None:
@@ -37,7 +40,10 @@ def moment(text: str | None, flag: str) -> datetime | None:
         return None
     if _SPAN.fullmatch(text.removeprefix("+")):
         distance = span(text.removeprefix("+"), flag)
-        return datetime.now(UTC) + (distance if text.startswith("+") else -distance)
+        try:
+            return datetime.now(UTC) + (distance if text.startswith("+") else -distance)
+        except OverflowError as error:
+            raise typer.BadParameter(f"{text!r} leads out of the years 1 to 9999", param_hint=flag) from error
     value = local_or_instant(text, flag)
     if value.utcoffset() is None:
         raise typer.BadParameter(f"{text!r} needs an offset, such as {text}Z", param_hint=flag)
@@ -45,10 +51,11 @@ def moment(text: str | None, flag: str) -> datetime | None:
 
 
 def local_or_instant(text: str, flag: str) -> datetime:
-    """Return an aware datetime for RFC 3339 text, a naive one for text without an offset."""
+    """Return a datetime in UTC for RFC 3339 text, a naive one for text without an offset."""
     try:
-        return datetime.fromisoformat(text)
-    except ValueError as error:
+        value = datetime.fromisoformat(text)
+        return value if value.utcoffset() is None else value.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise typer.BadParameter(
             f"{text!r} is not a time such as 2026-12-01T09:00 or 2026-12-01T09:00:00Z", param_hint=flag
         ) from error
