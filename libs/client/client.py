@@ -49,6 +49,9 @@ class PunctualClient(PunctualServices):
     org in development mode, where no credentials are needed, and for operators, who may act for any. `tls` is
     described at `channel_credentials`: by default plaintext stays on this machine. `deadline_seconds` bounds each call
     with all its retries. Opening connects nothing; a server that is not there shows on the first call.
+
+    Raises:
+        ValueError: `org` has characters that no org has, and that metadata could not carry.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class PunctualClient(PunctualServices):
         retry_policy: RetryPolicy | None = None,
         clock: Clock | None = None,
     ) -> None:
+        if not (org.isascii() and org.isprintable()):
+            raise ValueError(f"{org!r} is no org: it has characters that no org has")
         self._credentials = credentials
         self._org = org
         channel = open_channel(address, credentials=channel_credentials(address, tls))

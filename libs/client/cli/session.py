@@ -73,7 +73,7 @@ class CallFlags:
         """Return the client; inside a running event loop.
 
         Raises:
-            typer.BadParameter: a file that cannot be read, or flags that exclude each other.
+            typer.BadParameter: a file that cannot be read, an org that cannot be one, or flags that exclude each other.
         """
         if self.insecure and self.ca_file:
             raise typer.BadParameter("--insecure and --ca-file exclude each other")
@@ -84,6 +84,8 @@ class CallFlags:
             )
         except OSError as error:
             raise typer.BadParameter(f"cannot read {error.filename}: {error.strerror}") from error
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--org") from error
 
     def _credentials(self) -> Credentials | None:
         if self.token_file:
@@ -123,6 +125,7 @@ def run(flags: CallFlags, body: Callable[[Session], Awaitable[None]]) -> None:
 
     Raises:
         typer.Exit: it ended otherwise than well.
+        typer.BadParameter: an argument that is no text.
     """
     try:
         code = asyncio.run(_run(flags, body))
@@ -132,6 +135,11 @@ def run(flags: CallFlags, body: Callable[[Session], Awaitable[None]]) -> None:
         # Whoever read our output has seen enough, such as `head`. Python would complain once more while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.OK
+    except UnicodeEncodeError as error:
+        # Bytes of the command line that are not UTF-8 are surrogates here, which no message can hold.
+        if error.encoding != "utf-8":
+            raise
+        raise typer.BadParameter(f"{error.object!r} is not UTF-8 text") from error
     if code:
         raise typer.Exit(code)
 

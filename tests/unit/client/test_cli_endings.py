@@ -96,6 +96,9 @@ def test_each_refused_field_has_its_line(fake: FakePunctual, punctual: Punctual)
         ("org", "set"),
         ("org", "show", "--insecure", "--ca-file", "/nowhere"),
         ("org", "show", "--ca-file", "/nowhere"),
+        ("org", "show", "--org", "Köln"),
+        ("jobs", "get", "caf\udce9"),
+        (*CREATE, "--description", "caf\udce9"),
     ],
 )
 def test_wrong_usage_calls_nothing(fake: FakePunctual, punctual: Punctual, arguments: tuple[str, ...]) -> None:
