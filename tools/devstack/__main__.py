@@ -29,7 +29,7 @@ def main() -> int:
     console = Console(sys.stdout)
     try:
         return asyncio.run(run(arguments, console))
-    except (ChildFailedError, FolderInUseError, FileNotFoundError, TimeoutError) as error:
+    except (ChildFailedError, FolderInUseError, OSError) as error:
         console.sink("devstack")(str(error))
         return 1
 

@@ -30,7 +30,9 @@ class FolderInUseError(Exception):
     """Another stack runs on the same data folder."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(f"another stack runs on {folder}: stop it, or choose another folder with --data")
+        super().__init__(
+            f"another stack runs on {folder}: stop it, or choose another folder: python -m tools.devstack --data FOLDER"
+        )
 
 
 @asynccontextmanager

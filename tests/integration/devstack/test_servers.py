@@ -114,6 +114,15 @@ async def test_a_cluster_spreads_keys_over_its_nodes(server_folder: Path) -> Non
         assert all(sizes)
 
 
+def test_a_data_folder_that_cannot_be_made_is_told_in_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    command = [sys.executable, "-m", "tools.devstack", "--data", str(file / "data")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert ended.stdout.splitlines() == [f"devstack     | [Errno 20] Not a directory: '{file / 'data'}'"]
+
+
 async def test_a_child_that_ends_before_it_is_ready_says_why() -> None:
     child = ChildProcess("liar", [sys.executable, "-c", "print('no luck')"], output=lambda _line: None)
     child.start()
