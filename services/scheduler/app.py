@@ -292,6 +292,7 @@ def _health(check: DatabaseCheck, pulse: Heartbeat, serving: asyncio.Event) -> H
     health.add_check("database_check", LIVENESS, pulse.check)
     health.add_check("servers", READINESS, lambda: None if serving.is_set() else "not listening yet")
     health.add_check("database", READINESS, check.check_primary)
+    health.add_check("replica_set", READINESS, check.check_replica_set)
     health.add_check("clock", READINESS, check.check_clock)
     return health
 

@@ -1,6 +1,7 @@
-"""Compares this replica's clock with MongoDB's, and answers whether the database has a primary.
+"""Compares this replica's clock with MongoDB's, and answers whether the database has a primary and is a replica set.
 
-Leases and due times of all replicas are compared with each other, so a replica whose clock is off must not serve.
+Leases and due times of all replicas are compared with each other, so a replica whose clock is off must not serve. A
+lone server takes every write and could never keep it twice (promise P9), and it has no change streams for watches.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class DatabaseCheck:
         self._clock = clock
         self._offsets = OffsetEstimator()
         self._answered: float | None = None
+        self._alone = False
 
     async def run_once(self) -> None:
         """Ask the primary once, for its clock."""
@@ -39,6 +41,8 @@ class DatabaseCheck:
         self._offsets.add(sent, server_time, self._clock.now())
         if answer.get("isWritablePrimary"):
             self._answered = self._clock.monotonic()
+        # A router of shards (`isdbgrid`) stands in front of replica sets.
+        self._alone = "setName" not in answer and answer.get("msg") != "isdbgrid"
 
     @property
     def offset(self) -> timedelta:
@@ -51,6 +55,10 @@ class DatabaseCheck:
             return "the database has not answered yet"
         age = self._clock.monotonic() - self._answered
         return None if age <= MAX_AGE_SECONDS else f"no primary has answered for {age:.0f} s"
+
+    def check_replica_set(self) -> str | None:
+        """Return what MongoDB has to be, when it is not, or None."""
+        return "MongoDB is a lone server; make it a replica set, if only of one" if self._alone else None
 
     def check_clock(self) -> str | None:
         """Return how far the clock is off, when that is too far, or None."""
