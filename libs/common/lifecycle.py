@@ -2,7 +2,8 @@
 
 `run(main)` is all that a `__main__` needs. `main` gets an event that SIGTERM or SIGINT sets; it then hands back its
 work and returns. If it takes longer than the drain deadline, it is cancelled and the process exits with code 1: what
-it held is found again by lease expiry and the poll path. A second signal cancels at once.
+it held is found again by lease expiry and the poll path. A second signal cancels at once. A failure is the last line of
+the log, and the exit code 1.
 """
 
 from __future__ import annotations
@@ -14,21 +15,31 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from libs.common.exception_text import describe, first_of_group
 from libs.common.logs import get_logger
 
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 EXIT_DRAIN_TIMED_OUT = 1
+EXIT_FAILED = 1
 _COLLECT_AFTER_OBJECTS = 20_000
 
 log = get_logger(__name__)
 
 
 def run(main: Main, *, drain_seconds: float = 20.0) -> None:
-    """Run the process's main to its end, on uvloop where that exists. Exits with code 1 if draining had to be cut."""
+    """Run the process's main to its end, on uvloop where that exists.
+
+    Exits with code 1 if it failed, or if draining had to be cut.
+    """
     _collect_rarely()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        drained = runner.run(run_until_stopped(main, drain_seconds=drain_seconds))
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            drained = runner.run(run_until_stopped(main, drain_seconds=drain_seconds))
+    except Exception as error:
+        # Python's own traceback would stand beside the log, and quote what the log withholds.
+        log.exception("process.failed", error=describe(first_of_group(error)))
+        raise SystemExit(EXIT_FAILED) from error
     if not drained:
         raise SystemExit(EXIT_DRAIN_TIMED_OUT)
 

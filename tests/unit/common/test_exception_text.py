@@ -6,7 +6,7 @@ import json
 
 import pytest
 from pydantic import BaseModel, ValidationError
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from libs.common.errors import UnavailableError
 from libs.common.exception_text import WITHHELD, describe, format_exception
@@ -51,6 +51,12 @@ def test_the_way_is_told() -> None:
 @pytest.mark.parametrize("error", [RuntimeError("boom"), UnavailableError("X", "boom"), OSError("boom")])
 def test_sentences_without_data_are_kept(error: Exception) -> None:
     assert describe(error).endswith(": boom")
+
+
+def test_the_name_of_mongodbs_code_is_kept() -> None:
+    details = {"ok": 0.0, "errmsg": CANARY, "code": 18, "codeName": "AuthenticationFailed"}
+    told = describe(OperationFailure(CANARY, 18, details))
+    assert told == f"pymongo.errors.OperationFailure: AuthenticationFailed {WITHHELD}"
 
 
 def test_causes_and_groups_are_told_with_their_texts_withheld() -> None:

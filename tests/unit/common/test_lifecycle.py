@@ -67,6 +67,19 @@ def test_run_exits_with_1_when_draining_was_cut() -> None:
     assert stop.value.code == 1
 
 
+def test_run_logs_a_failure_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    async def main(_stopping: asyncio.Event) -> None:
+        async with asyncio.TaskGroup():
+            raise RuntimeError("the port is taken")
+
+    with pytest.raises(SystemExit) as stop:
+        run(main)
+    assert stop.value.code == 1
+    said = capsys.readouterr().out
+    assert "process.failed" in said
+    assert "RuntimeError: the port is taken" in said.partition("Traceback")[0]
+
+
 async def test_first_of_cancels_its_own_coroutines_and_leaves_tasks_alone() -> None:
     event = asyncio.Event()
     task = asyncio.create_task(event.wait())
