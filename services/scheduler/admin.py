@@ -19,9 +19,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import pymongo
+from pymongo.errors import OperationFailure
 
 from libs.common.clock import Clock, SystemClock
 from libs.common.errors import PunctualError
+from libs.common.exception_text import describe
 from libs.common.settings import load_settings
 from services.scheduler.adapters.mongo.api_key_store import MongoApiKeyStore
 from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
@@ -35,6 +37,7 @@ from services.scheduler.usecases.caller import ORG_ID, Caller, OrgScope, Permiss
 SUBJECT = "punctual-admin"
 """The creator of keys that are made here."""
 EXIT_REFUSED = 1
+MAX_DAYS = 36_500
 MIGRATION_SECONDS = 6 * 3600.0
 """An index over all executions takes as long as it takes; the client's usual limit of seconds would cut it."""
 
@@ -47,9 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asyncio.run(options.command(settings, options))
     except Exception as error:
         known = error if isinstance(error, PunctualError) else translate_error(error)
-        if known is None:
+        if known is None and not isinstance(error, OperationFailure):
             raise
-        sys.stderr.write(f"{known.message}\n")
+        # What the database itself refuses, wrong credentials above all, concerns whoever called.
+        sys.stderr.write(f"{known.message if known else describe(error)}\n")
         return EXIT_REFUSED
     return 0
 
@@ -116,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--name", required=True, help="what people call the key")
     create.add_argument("--scopes", required=True, type=_names, help=", ".join(Permission))
     create.add_argument("--projects", default=[], type=_names, help="the projects it may touch; default: all")
-    create.add_argument("--expire-days", default=0, type=int, help="when it stops to work; default: never")
+    create.add_argument("--expire-days", default=0, type=_days, help="when it stops to work; default: never")
     return parser
 
 
@@ -124,6 +128,12 @@ def _org_id(text: str) -> str:
     if not ORG_ID.fullmatch(text):
         raise argparse.ArgumentTypeError("must be 1 to 64 characters of A-Z, a-z, 0-9, _, . and -")
     return text
+
+
+def _days(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_DAYS:
+        raise argparse.ArgumentTypeError(f"must be 1 to {MAX_DAYS:,}")
+    return int(text)
 
 
 def _names(text: str) -> list[str]:

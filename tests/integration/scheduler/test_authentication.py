@@ -291,6 +291,17 @@ def test_first_key_is_made_beside_the_api(mongo_uri, mongo_database, mongo_janit
     assert secret not in str(stored)
     assert admin([*command[:-1], "nonsense"]) == 1
     assert "nonsense" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        admin([*command, "--expire-days", "99999999"])
+    assert stop.value.code == 2
+
+
+def test_wrong_credentials_of_the_database_are_told_in_a_line(mongo_uri, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("PUNCTUAL_MONGODB_URI", mongo_uri.replace("://", "://nobody:canary@"))
+    assert admin(["migrate"]) == 1
+    told = capsys.readouterr().err
+    assert "AuthenticationFailed" in told
+    assert (told.count("\n"), "canary" in told) == (1, False)
 
 
 # TLS on the public port
