@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from libs.client.cli.app import build
+from libs.client.cli.exit_codes import ExitCode
 from tests.deploy.manifests import REPOSITORY, SERVICES
 
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
@@ -62,6 +66,17 @@ def test_metrics_that_operators_are_told_of_exist() -> None:
     )
     assert told
     assert set(told) <= known
+
+
+def test_commands_that_operators_are_told_are_understood() -> None:
+    pages = [REPOSITORY / "docs" / name for name in ("operations.md", "runbooks.md")]
+    told = [line for page in pages for line in re.findall(r"`punctual ([^`]+)`", page.read_text(encoding="utf-8"))]
+    assert told
+    nowhere = ["--address", "127.0.0.1:1", "--deadline", "0.1"]
+    for line in told:
+        command = shlex.split(line.replace("…", "team=ops"))
+        result = CliRunner().invoke(build(), [*command, *nowhere])
+        assert result.exit_code == ExitCode.UNAVAILABLE, (line, result.output)
 
 
 def test_readme_names_what_ci_runs() -> None:

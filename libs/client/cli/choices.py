@@ -40,6 +40,7 @@ class ExecutionCause(enum.StrEnum):
     MANUAL = "manual"
     RETRY_REQUEST = "retry-request"
     BACKFILL = "backfill"
+    CALLBACK = "callback"
 
 
 def job_states(choices: Iterable[JobState]) -> list[Job.State.ValueType]:

@@ -70,6 +70,8 @@ EXECUTION_CARD: list[Column[Execution]] = [
     Column("project", lambda execution: execution.project_id),
     Column("state", _state_with_reason),
     Column("cause", _cause),
+    Column("repeats", lambda execution: execution.retried_execution_id or wording.NOTHING),
+    Column("tells of", lambda execution: execution.told_execution_id or wording.NOTHING),
     Column("fire time", lambda execution: wording.instant(execution.fire_time)),
     Column("due time", lambda execution: wording.instant(execution.due_time)),
     Column("start time", lambda execution: wording.instant(execution.start_time)),

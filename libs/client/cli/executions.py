@@ -31,18 +31,18 @@ class ScopeFlags:
 
     job: Annotated[str, typer.Option(help="Only this job's.")] = ""
     project: Annotated[str, typer.Option(help="Only this project's.")] = ""
-    state: Annotated[list[ExecutionState], typer.Option(help="Only this state; may be repeated.")] = field(
-        default_factory=list
-    )
+    state: Annotated[
+        list[ExecutionState], typer.Option(case_sensitive=False, help="Only this state; may be repeated.")
+    ] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class HistoryFlags:
     """Which of them are listed."""
 
-    cause: Annotated[list[ExecutionCause], typer.Option(help="Only this cause; may be repeated.")] = field(
-        default_factory=list
-    )
+    cause: Annotated[
+        list[ExecutionCause], typer.Option(case_sensitive=False, help="Only this cause; may be repeated.")
+    ] = field(default_factory=list)
     since: Annotated[
         str | None, typer.Option(help="Only fire times from then on: RFC 3339, or 2h ago.", metavar="TIME")
     ] = None

@@ -47,7 +47,8 @@ class JobFilter:
 
     project: Annotated[str, typer.Option(help="Only this project.")] = ""
     state: Annotated[
-        list[JobState], typer.Option(help="Only this state; may be repeated. Default: all but deleted.")
+        list[JobState],
+        typer.Option(case_sensitive=False, help="Only this state; may be repeated. Default: all but deleted."),
     ] = field(default_factory=list)
     label: Annotated[
         list[str], typer.Option(help="Only jobs with this label; may be repeated.", metavar="KEY=VALUE")

@@ -59,6 +59,14 @@ def test_card_shows_the_next_fires(fake: FakePunctual, punctual: Punctual) -> No
     assert "existed already" in output
 
 
+def test_execution_names_what_it_repeats_or_tells_of(fake: FakePunctual, punctual: Punctual) -> None:
+    fake.script("GetExecution", Execution(execution_id="02EXE", retried_execution_id="01EXE"))
+    fake.script("GetExecution", Execution(execution_id="03EXE", told_execution_id="02EXE"))
+    assert ["repeats", "01EXE"] in [line.split() for line in punctual("executions", "get", "02EXE").stdout.splitlines()]
+    shown = punctual("executions", "get", "03EXE").stdout
+    assert ["tells", "of", "02EXE"] in [line.split() for line in shown.splitlines()]
+
+
 def test_limit_says_that_there_is_more(fake: FakePunctual, punctual: Punctual) -> None:
     fake.script("ListJobs", pb.ListJobsResponse(jobs=[JOB] * 3, next_page_token="2"))
     result = punctual("jobs", "list", "--limit", "2", "-o", "id")

@@ -136,6 +136,10 @@ def test_filters(fake: FakePunctual, punctual: Punctual) -> None:
         [Execution.CAUSE_RETRY_REQUEST],
     )
     assert request.HasField("fire_after")
+    # As they are shown, too.
+    punctual("executions", "list", "--state", "FAILED", "--cause", "CALLBACK")
+    request = fake.requests("ListExecutions")[-1]
+    assert (list(request.states), list(request.causes)) == ([Execution.STATE_FAILED], [Execution.CAUSE_CALLBACK])
     punctual("audit", "list", "--object-type", "job", "--method", "JobService.PauseJob")
     assert sent(fake, "ListAuditEvents").method == "JobService.PauseJob"
 
