@@ -64,6 +64,7 @@ async def run_forever(
     clock: Clock,
     heartbeat: Heartbeat | None = None,
     backoff: Backoff = Backoff(),
+    translate: Callable[[Exception], PunctualError | None] = lambda _error: None,
 ) -> None:
     """Call `run_once` again and again, `interval` seconds from begin to begin, until `stopping` is set.
 
@@ -71,7 +72,7 @@ async def run_forever(
     that takes long is followed by half an interval all the same.
 
     A run that has begun is never cut by `stopping`, so that what it acquired is not lost on the way; a wait is cut at
-    once.
+    once. `translate` makes a library's error that means something known, such as a database that is away, into ours.
     """
     failures = 0
     last_failure = ""
@@ -84,7 +85,7 @@ async def run_forever(
         except Exception as error:  # noqa: BLE001 - a duty outlives every failure of one run
             failures += 1
             wait = max(interval, backoff.wait_seconds(failures))
-            last_failure = _log_failure(name, error, failures, last_failure)
+            last_failure = _log_failure(name, translate(error) or error, failures, last_failure)
         else:
             if failures:
                 log.info("loop.recovered", loop=name, failures=failures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from contextlib import ExitStack
 from datetime import timedelta
@@ -87,20 +88,15 @@ async def run(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
     health = _health(check, pulse, serving)
     probes = _probe_server(settings, health)
     edges = ExitStack()
+    # A database that is away is a sentence in the log, and no traceback for each duty.
+    forever = functools.partial(run_forever, stopping=stopping, clock=clock, translate=translate_error)
     try:
         metrics = signals.serve(settings.metrics_address, check, edges)
         # First, so that a replica that waits for its database is alive but not ready, and is not restarted for it.
         await probes.start()
         async with asyncio.TaskGroup() as duties:
             duties.create_task(
-                run_forever(
-                    "database_check",
-                    check.run_once,
-                    interval=DATABASE_CHECK_SECONDS,
-                    stopping=stopping,
-                    clock=clock,
-                    heartbeat=pulse,
-                )
+                forever("database_check", check.run_once, interval=DATABASE_CHECK_SECONDS, heartbeat=pulse)
             )
             if not await _prepared(database, scheduler.safeguards, stopping, clock):
                 return
@@ -115,39 +111,14 @@ async def run(settings: SchedulerSettings, stopping: asyncio.Event) -> None:
                 internal_port=internal.port,
                 metrics_port=metrics.port if metrics else None,
             )
-            duties.create_task(
-                run_forever(
-                    "watchdog", scheduler.watchdog.run_once, interval=WATCHDOG_SECONDS, stopping=stopping, clock=clock
-                )
-            )
-            duties.create_task(
-                run_forever(
-                    "sweep", scheduler.sweep.run_once, interval=settings.sweep_seconds, stopping=stopping, clock=clock
-                )
-            )
-            duties.create_task(
-                run_forever(
-                    "blob_sweep",
-                    scheduler.blob_sweep.run_once,
-                    interval=settings.sweep_seconds,
-                    stopping=stopping,
-                    clock=clock,
-                )
-            )
+            duties.create_task(forever("watchdog", scheduler.watchdog.run_once, interval=WATCHDOG_SECONDS))
+            duties.create_task(forever("sweep", scheduler.sweep.run_once, interval=settings.sweep_seconds))
+            duties.create_task(forever("blob_sweep", scheduler.blob_sweep.run_once, interval=settings.sweep_seconds))
             for name, duty in safeguards.duties.items():
-                duties.create_task(
-                    run_forever(name, duty.run_once, interval=duty.interval, stopping=stopping, clock=clock)
-                )
+                duties.create_task(forever(name, duty.run_once, interval=duty.interval))
             if scheduler.access.key_set is not None:
-                duties.create_task(
-                    run_forever(
-                        "key_set",
-                        scheduler.access.key_set.refresh,
-                        interval=settings.jwt_refresh_seconds,
-                        stopping=stopping,
-                        clock=clock,
-                    )
-                )
+                refresh = scheduler.access.key_set.refresh
+                duties.create_task(forever("key_set", refresh, interval=settings.jwt_refresh_seconds))
             await stopping.wait()
             await asyncio.gather(public.stop(STOP_GRACE_SECONDS), internal.stop(STOP_GRACE_SECONDS))
     finally:

@@ -87,6 +87,27 @@ async def test_another_failure_is_logged_again(clock: FakeClock) -> None:
     assert lines[1]["exc_info"] is not None
 
 
+async def test_a_librarys_error_that_is_known_is_a_sentence_without_a_traceback(clock: FakeClock) -> None:
+    duty, stopping = Duty(), asyncio.Event()
+    duty.failure = lambda: ConnectionResetError("gone")
+    with structlog.testing.capture_logs() as logs:
+        loop = asyncio.create_task(
+            run_forever(
+                "duty",
+                duty.run_once,
+                interval=10,
+                stopping=stopping,
+                clock=clock,
+                translate=lambda error: UnavailableError("AWAY", "it is away") if str(error) == "gone" else None,
+            )
+        )
+        await clock.advance(1)
+        stopping.set()
+        await loop
+    [line] = logs
+    assert (line["reason"], line["error"], line["exc_info"]) == ("AWAY", "it is away", None)
+
+
 async def test_cancellation_passes_through(clock: FakeClock) -> None:
     duty = Duty()
     loop = asyncio.create_task(run_forever("duty", duty.run_once, interval=1, stopping=asyncio.Event(), clock=clock))
