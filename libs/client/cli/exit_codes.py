@@ -18,7 +18,7 @@ class ExitCode(enum.IntEnum):
 
     OK = 0
     REFUSED = 1
-    """The server refused the call, or some items of it."""
+    """The server refused the call, or some items of it; or the answer could not be written."""
     USAGE = 2
     """The command line or a file named there is wrong; nothing was called."""
     NOT_FOUND = 3

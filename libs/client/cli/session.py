@@ -132,9 +132,14 @@ def run(flags: CallFlags, body: Callable[[Session], Awaitable[None]]) -> None:
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough, such as `head`. Python would complain once more while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has seen enough, such as `head`.
+        _forget_stdout()
         code = ExitCode.OK
+    except OSError as error:
+        # A full disk, mostly. What was asked for may have been done.
+        _forget_stdout()
+        sys.stderr.write(f"cannot write the answer: {error.strerror}\n")
+        code = ExitCode.REFUSED
     except UnicodeEncodeError as error:
         # Bytes of the command line that are not UTF-8 are surrogates here, which no message can hold.
         if error.encoding != "utf-8":
@@ -142,6 +147,11 @@ def run(flags: CallFlags, body: Callable[[Session], Awaitable[None]]) -> None:
         raise typer.BadParameter(f"{error.object!r} is not UTF-8 text") from error
     if code:
         raise typer.Exit(code)
+
+
+def _forget_stdout() -> None:
+    """Let what stdout still holds go nowhere: Python would try to write it, and complain once more, while it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _run(flags: CallFlags, body: Callable[[Session], Awaitable[None]]) -> ExitCode:

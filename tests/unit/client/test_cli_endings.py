@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from punctual.v1.execution_pb2 import Execution
@@ -111,6 +114,22 @@ def test_wrong_usage_calls_nothing(fake: FakePunctual, punctual: Punctual, argum
 def test_token_is_not_sent_in_plaintext_to_other_machines(punctual: Punctual) -> None:
     result = punctual("org", "show", "--deadline", "0.1", PUNCTUAL_ADDRESS="192.0.2.1:7400", PUNCTUAL_TOKEN="t")
     assert result.exit_code == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_an_answer_that_cannot_be_written_is_told_in_a_line(fake: FakePunctual, output: str) -> None:
+    command = [sys.executable, "-m", "libs.client.cli.app", "org", "show", "--org", "demo", "-o", output]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            [*command, "--address", fake.address],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr) == (1, "cannot write the answer: No space left on device\n")
 
 
 def test_help_names_the_exit_codes(punctual: Punctual) -> None:
