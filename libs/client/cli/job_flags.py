@@ -153,6 +153,8 @@ class JobFlags:
         return self.prompt if self.prompt_file is None else flag_values.read_text(self.prompt_file, "--prompt-file")
 
     def _body(self) -> job_pb2.Body | None:
+        if self.preset is None and (self.model or self.max_tokens):
+            raise typer.BadParameter("--model and --max-tokens are a preset's; give --preset as well")
         if self.body_template is not None:
             if self.preset is not None:
                 raise typer.BadParameter("--preset and --body-template exclude each other")

@@ -82,6 +82,8 @@ def test_each_refused_field_has_its_line(fake: FakePunctual, punctual: Punctual)
         (*CREATE, "-H", "no colon"),
         (*CREATE, "--secret-header", "X-Api-Key: @/nowhere"),
         (*CREATE, "--prompt-file", "/nowhere"),
+        (*CREATE, "--daily", "09:00", "--model", "m"),
+        ("jobs", "update", "01JOB", "--name", "n", "--max-tokens", "5"),
         (*CREATE, "--batch", "-"),
         ("jobs", "create", "--batch", "/nowhere"),
         ("jobs", "preview"),
