@@ -1,14 +1,15 @@
-"""What of the database's errors may be passed over, and what a caller may repeat (promise P9)."""
+"""How the database is spoken to, what of its errors may be passed over, and what a caller may repeat (promise P9)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from pymongo import ReadPreference
 from pymongo.errors import AutoReconnect, BulkWriteError, DuplicateKeyError, OperationFailure
 
 from libs.common.errors import UnavailableError
-from services.scheduler.adapters.mongo.connection import redact_uri, translate_error
+from services.scheduler.adapters.mongo.connection import open_client, redact_uri, translate_error
 from services.scheduler.adapters.mongo.lease_writes import only_duplicates
 
 DUPLICATE = {"index": 0, "code": 11000, "errmsg": "E11000"}
@@ -17,6 +18,14 @@ UNCONFIRMED = {"code": 64, "errmsg": "waiting for replication timed out"}
 
 def bulk_error(*, failures: list[dict[str, Any]] = [], unconfirmed: list[dict[str, Any]] = []) -> BulkWriteError:  # noqa: B006
     return BulkWriteError({"writeErrors": failures, "writeConcernErrors": unconfirmed})
+
+
+async def test_an_address_cannot_weaken_reads_and_writes() -> None:
+    client = open_client("mongodb://127.0.0.1:1/?readPreference=secondaryPreferred&w=1&journal=false&retryWrites=false")
+    assert client.read_preference == ReadPreference.PRIMARY
+    assert client.write_concern.document == {"w": "majority", "j": True}
+    assert client.options.retry_writes
+    await client.close()
 
 
 def test_duplicates_alone_are_no_trouble() -> None:

@@ -42,6 +42,8 @@ def open_client(uri: str, *, max_pool_size: int = 100, listener: CommandListener
         tz_aware=True,
         w="majority",
         journal=True,
+        # Whatever the address says: a secondary may not know yet that a job was paused.
+        readPreference="primary",
         retryWrites=True,
         retryReads=True,
         timeoutMS=OPERATION_TIMEOUT_MILLIS,
