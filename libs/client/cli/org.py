@@ -119,7 +119,7 @@ async def limit_target(
     per_minute: Annotated[int, typer.Option(min=0, help="Requests in a minute; 0: the default.")] = 0,
     concurrent: Annotated[int, typer.Option(min=0, help="Requests at the same time; 0: the default.")] = 0,
 ) -> None:
-    """Set a host's limits."""
+    """Set both limits of a host: one that is left out returns to the default."""
     limited = await session.client.target_hosts.set_limit(
         host, max_requests_per_minute=per_minute, max_concurrent_requests=concurrent
     )
