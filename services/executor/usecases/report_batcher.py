@@ -19,7 +19,8 @@ from dataclasses import replace
 
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
-from libs.common.errors import PunctualError, ResourceExhaustedError, UnavailableError
+from libs.common.errors import InternalError, PunctualError, ResourceExhaustedError, UnavailableError
+from libs.common.exception_text import describe
 from libs.common.lifecycle import first_of
 from libs.common.logs import get_logger
 from services.executor.domain.report import Report
@@ -127,6 +128,9 @@ class ReportBatcher:
             raise
         except PunctualError as error:
             self._refused(batch, error)
+            return 0
+        except Exception as error:  # noqa: BLE001 - reports that were lost here would hold their leases for ever
+            self._refused(batch, InternalError("REPORT_NOT_WRITTEN", describe(error)))
             return 0
         self._limit, self._refusals_of_one = self._batch_size, 0
         self._taken(batch, verdicts)

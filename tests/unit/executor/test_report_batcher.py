@@ -217,6 +217,17 @@ async def test_one_bad_report_holds_up_no_other_and_loses_its_answer_first(bench
     assert bench.service.told["e2"].response is not None
 
 
+async def test_a_report_that_cannot_be_written_takes_no_other_with_it(bench: Bench) -> None:
+    def cannot_write(reports: Sequence[Report]) -> Exception | None:
+        bad = any(report.lease.execution_id == "bad" and report.response is not None for report in reports)
+        return UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates not allowed") if bad else None
+
+    bench.service.report_error = cannot_write
+    bench.conclude("e0", "e1", "bad", "e2", response=RESPONSE)
+    await drive(bench)
+    assert set(bench.service.told) == {"e0", "e1", "bad", "e2"}
+
+
 async def test_a_report_that_is_never_taken_is_let_go_in_the_end(bench: Bench) -> None:
     def refuse_bad(reports: Sequence[Report]) -> Exception | None:
         bad = any(report.lease.execution_id == "bad" for report in reports)
