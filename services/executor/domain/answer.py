@@ -77,5 +77,10 @@ def bounded_headers(lines: Iterable[tuple[str, str]]) -> tuple[Header, ...]:
         size += len(name) + len(value)
         if len(kept) >= MAX_HEADERS or size > MAX_HEADER_BYTES:
             break
-        kept.append(Header(name, value, sensitive=name.lower() == "set-cookie"))
+        kept.append(Header(name, readable(value), sensitive=name.lower() == "set-cookie"))
     return tuple(kept)
+
+
+def readable(text: str) -> str:
+    """Return a header's text without bytes that are no UTF-8: they are lone surrogates here, which no report holds."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

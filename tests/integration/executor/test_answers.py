@@ -12,16 +12,18 @@ import pytest
 import zstandard
 from aiohttp import web
 
+from services.executor.adapters.attempt_messages import reports_request
 from services.executor.adapters.http.target_caller import HttpTargetCaller
 from services.executor.domain.answer import Answer
 from services.executor.domain.attempt import (
     Header,
     JsonPathEquals,
     JsonPathExists,
+    Lease,
     MinSize,
     ResponseCheck,
 )
-from services.executor.domain.report import CallProgress, CallResult, Result
+from services.executor.domain.report import CallProgress, CallResult, Report, ReportedResponse, Result
 from tests.integration.executor.targets import Handler, Servers, make_grant
 
 MIB = 1024 * 1024
@@ -180,6 +182,22 @@ async def test_echoed_secrets_are_masked(caller: HttpTargetCaller, servers: Serv
     assert kept(result) == b"you said " + b"*" * 26 + b"."
     assert headers["X-Echo"].value == "*" * 26
     assert headers["Set-Cookie"].sensitive
+
+
+async def test_headers_that_are_no_text_can_be_reported(caller: HttpTargetCaller, servers: Servers) -> None:
+    async def latin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/caf\xe9\r\nX-Name: caf\xe9 \xc3\xa9\r\nContent-Length: 0\r\n\r\n"
+        )
+        await writer.drain()
+
+    result = await caller.call(make_grant(await servers.raw(latin), body=b""), CallProgress())
+    answer = answer_of(result)
+    response = ReportedResponse(answer.headers, answer.content_type, b"", "", 0, 0, truncated=False, sha256=b"")
+    request = await reports_request("executor-1", [Report(Lease("e1", 1), Result.ANSWERED, response=response)])
+    assert request.reports[0].response.content_type == "text/caf\ufffd"
+    assert [line.value for line in request.reports[0].response.headers][1] == "caf\ufffd é"
 
 
 async def test_headers_are_kept_within_bounds(caller: HttpTargetCaller, servers: Servers) -> None:

@@ -20,7 +20,7 @@ from services.executor.adapters.http.exchange import Exchange, current_exchange
 from services.executor.adapters.http.failures import CALL_ERRORS, failed_call, timed_out_call
 from services.executor.adapters.http.response_checks import ResponseChecker
 from services.executor.adapters.http.target_wire import TargetResponse, TargetWire
-from services.executor.domain.answer import SHORT_BYTES, bounded_headers
+from services.executor.domain.answer import SHORT_BYTES, bounded_headers, readable
 from services.executor.domain.attempt import Grant, TargetRequest
 from services.executor.domain.rate_limit_headers import observe_rate_limit, retry_after_seconds
 from services.executor.domain.report import CallProgress, CallResult, Result
@@ -135,7 +135,8 @@ class HttpTargetCaller:
                 failed = await self._checker.failed_check(policy.checks, body) or ""
             if not policy.store_full_response:
                 body.cut(SHORT_BYTES)
-            answer = await self._packer.pack(headers, mask.text(told.get("content-type", "")), body)
+            content_type = readable(mask.text(told.get("content-type", "")))
+            answer = await self._packer.pack(headers, content_type, body)
         except BaseException:
             body.close()
             raise
