@@ -64,7 +64,6 @@ class AttemptRunner:
 
     def start(self, held: Held, free_slot: Callable[[], None]) -> None:
         """Start an attempt whose instant is near and that has a request slot."""
-        held.phase = Phase.CALLING
         held.task = asyncio.create_task(self._run(held, free_slot))
 
     def abort(self, held: Held, why: Abort) -> None:
@@ -83,6 +82,11 @@ class AttemptRunner:
         self._hand_in(held, deferred_report(held.lease, ended, until, reason, held.grant.trace_id))
 
     async def _run(self, held: Held, free_slot: Callable[[], None]) -> None:
+        if held.abort is not None:
+            # It was concluded before its task began, which a cancellation would have ended without a single step.
+            free_slot()
+            return
+        held.phase = Phase.CALLING
         call: CallResult | None = None
         try:
             now = self._scheduler_clock.now()
