@@ -237,6 +237,33 @@ async def test_checks_on_an_answer_that_succeeds(
     assert bool(result.error_message) is bool(reason)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("$" + "[0,0]" * 40 + ".x", b"[" * 60 + b"]" * 60),
+        ("$[?$[?@==1]]", b"[" + b"0," * 2_000 + b"0]"),
+        ("$[?@[?@==1]]", b"[" + b"0," * 2_000 + b"0]"),
+        ("$[?count($..*) > 9999]", b"[" + b"0," * 2_000 + b"0]"),
+        ("$[?" + "||".join(["@.a"] * 40) + "]", b"[]"),
+        ("$..a..b", b"{}"),
+    ],
+    ids=["selectors", "the whole in a filter", "a filter in a filter", "a count in a filter", "terms", "descents"],
+)
+async def test_a_path_that_multiplies_the_work_is_not_evaluated(
+    caller: HttpTargetCaller, servers: Servers, path: str, body: bytes
+) -> None:
+    target = await servers.http(answering(body))
+    result = await caller.call(make_grant(target.url, checks=[JsonPathExists(path)]), CallProgress())
+    assert (result.error_reason, result.error_message) == ("CHECK_FAILED", "check 1: the path cannot be evaluated")
+
+
+@pytest.mark.parametrize("path", ["$..a", "$.list[*].a", "$.list[?@.a == 1 && @.b]", "$['list','other'][0,1]['a','b']"])
+async def test_a_path_may_loop_over_an_answer(caller: HttpTargetCaller, servers: Servers, path: str) -> None:
+    target = await servers.http(answering(b'{"list":[{"a":1,"b":2}]}'))
+    result = await caller.call(make_grant(target.url, checks=[JsonPathExists(path)]), CallProgress())
+    assert result.error_message == ""
+
+
 async def test_checks_see_an_answer_of_which_little_is_stored(caller: HttpTargetCaller, servers: Servers) -> None:
     target = await servers.http(answering(b'{"pad":"' + b"p" * 5_000 + b'","ok":1}'))
     result = await caller.call(
