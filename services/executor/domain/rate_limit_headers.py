@@ -23,10 +23,12 @@ MAX_WAIT = timedelta(days=7)
 """Longer waits are taken as this long: a typing error of a target must not park a job for years."""
 
 _GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|ns|h|m|s)")
+_MAX_GO_CHARS = 64
+"""Longer texts are no durations: to find that out takes the square of their length, and a header may have 32 KiB."""
 _GO_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _EPOCH_SECONDS_FROM = 1e9
 _EPOCH_MILLIS_FROM = 1e12
-_ITEM = re.compile(r"(?<![a-z])(remaining|reset|r|t)\s*=\s*(\d+(?:\.\d+)?)")
+_ITEM = re.compile(r"(?<![a-z])(remaining|reset|r|t)\s*=\s*(\d{1,18}(?:\.\d{1,18})?)(?![\d.])")
 _ANTHROPIC_TOKENS = ("tokens", "input-tokens", "output-tokens")
 
 
@@ -143,7 +145,7 @@ def _number(text: str | None) -> float | None:
 def _go_duration(text: str | None) -> float | None:
     """Return the seconds of "6m0s"; a bare number counts as seconds."""
     plain = _number(text)
-    if plain is not None or not text:
+    if plain is not None or not text or len(text) > _MAX_GO_CHARS:
         return plain
     parts = _GO_DURATION.findall(text.strip())
     if "".join(number + unit for number, unit in parts) != text.strip():

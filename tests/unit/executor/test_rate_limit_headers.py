@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -103,7 +104,17 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
         ),
         ({"x-ratelimit-remaining": "many"}, None),
         ({"ratelimit": "???"}, None),
+        ({"ratelimit": "r=" + "9" * 400 + ";t=1"}, None),
+        ({"ratelimit": "r=3;t=" + "9" * 400}, RateLimitObservation("ietf", 3)),
     ],
 )  # fmt: skip
 def test_families(headers: dict[str, str], expected: RateLimitObservation | None) -> None:
     assert observe_rate_limit(headers, NOW) == expected
+
+
+def test_a_long_header_is_read_in_no_time() -> None:
+    digits = "1" * 32_000
+    headers = {"x-ratelimit-remaining-requests": "1", "x-ratelimit-reset-requests": digits, "ratelimit": f"r={digits}"}
+    began = time.perf_counter()
+    assert observe_rate_limit(headers, NOW) == RateLimitObservation("openai", 1)
+    assert time.perf_counter() - began < 0.5
