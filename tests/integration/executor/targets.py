@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -100,7 +101,7 @@ class Servers:
         target.url = f"http://127.0.0.1:{port}/"
         return target
 
-    async def raw(self, handler: RawHandler, tls: SSLContext | None = None) -> str:
+    async def raw(self, handler: RawHandler, tls: SSLContext | None = None, receive_buffer: int = 0) -> str:
         tasks: set[asyncio.Task[None]] = set()
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,7 +116,10 @@ class Servers:
                 tasks.discard(task)
                 writer.close()
 
-        server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+        listener = socket.create_server(("127.0.0.1", 0))
+        if receive_buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        server = await asyncio.start_server(handle, sock=listener, ssl=tls)
 
         async def stop() -> None:
             server.close()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from services.executor.adapters.http.guarded_connector import GuardedConnector
 from services.executor.adapters.http.target_caller import HttpTargetCaller
 from services.executor.domain.attempt import Header
 from services.executor.domain.report import CallProgress, CallResult, Result
@@ -245,6 +248,104 @@ async def test_a_pooled_connection_that_the_target_ended_is_not_used(
     assert (await call(caller, url)).result is Result.ANSWERED
     await asyncio.sleep(0.1)
     assert (await call(caller, url)).result is Result.ANSWERED
+
+
+class Chatterbox:
+    """Answers a request, and on its first connection says something more when it is told to."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.speak = asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        first = self.connections == 1
+        while True:
+            await read_request(reader)
+            writer.write(OK)
+            if first:
+                await self.speak.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nanother")
+
+
+async def test_what_a_target_says_unasked_on_a_pooled_connection_is_no_answer(
+    caller: HttpTargetCaller, servers: Servers
+) -> None:
+    target = Chatterbox()
+    url = await servers.raw(target)
+    assert stored(await call(caller, url)) == b"ok"
+    target.speak.set()
+    await asyncio.sleep(0.05)
+    assert stored(await call(caller, url)) == b"ok"
+    assert target.connections == 2
+
+
+async def test_nor_is_what_it_says_while_the_connection_is_held_for_the_instant(
+    caller: HttpTargetCaller, servers: Servers
+) -> None:
+    target = Chatterbox()
+    url = await servers.raw(target)
+    assert stored(await call(caller, url)) == b"ok"
+
+    async def release() -> bool:
+        target.speak.set()
+        await asyncio.sleep(0.05)
+        return True
+
+    assert stored(await caller.call(make_grant(url), CallProgress(), release)) == b"ok"
+    assert target.connections == 2
+
+
+async def test_a_new_connection_on_which_the_target_speaks_first_is_used_once(
+    caller: HttpTargetCaller, servers: Servers
+) -> None:
+    connections = 0
+
+    async def busy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.write(b"HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        await asyncio.sleep(60)
+
+    url = await servers.raw(busy)
+
+    async def release() -> bool:
+        await asyncio.sleep(0.05)
+        return True
+
+    for count in (1, 2):
+        result = await caller.call(make_grant(url), CallProgress(), release)
+        assert (result.status_code, connections) == (503, count)
+
+
+async def test_a_connection_that_still_holds_some_of_the_request_is_not_used_again(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections = 0
+
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        assert isinstance(writer.transport, asyncio.Transport)
+        writer.transport.pause_reading()
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await asyncio.sleep(60)
+
+    open_socket = GuardedConnector._open_socket
+
+    def narrow(connector: GuardedConnector, info: tuple[Any, ...]) -> socket.socket:
+        opened = open_socket(connector, info)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        return opened
+
+    monkeypatch.setattr(GuardedConnector, "_open_socket", narrow)
+    # Less than a transport may hold without a word.
+    grant = make_grant(await servers.raw(hasty, receive_buffer=4_096), body=b"x" * 60_000, first_byte=1.0)
+    async with open_caller("127.0.0.0/8") as caller:
+        for count in (1, 2):
+            result = await caller.call(grant, CallProgress())
+            assert (result.result, result.status_code, connections) == (Result.ANSWERED, 413, count)
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -52,6 +52,8 @@ class Exchange:
         self.host = ""
         """The host name being dialled, by which the address guard's allow-list may go."""
         self.phase = Phase.CONNECTING
+        self.dialled = False
+        """Whether the hop's connection is a new one, and none of the pool's; told by who opens its socket."""
 
     def dialling(self, host: str) -> None:
         """Begin a hop."""
@@ -61,6 +63,7 @@ class Exchange:
     def connecting(self) -> None:
         """Note that a connection is asked for; it must stand within the connect timeout."""
         self.phase = Phase.CONNECTING
+        self.dialled = False
         self.deadline.move(min(self._clock.now() + self._connect, self._ends_at))
 
     def connected(self) -> None:

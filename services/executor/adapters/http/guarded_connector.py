@@ -125,8 +125,10 @@ class GuardedConnector(TCPConnector):
             BlockedAddressError: it does not.
         """
         family, kind, protocol, _, endpoint = info
-        if not self._guard.permits(current_exchange.get().host, [endpoint[0]], endpoint[1]):
+        exchange = current_exchange.get()
+        if not self._guard.permits(exchange.host, [endpoint[0]], endpoint[1]):
             raise BlockedAddressError
+        exchange.dialled = True
         return socket.socket(family, kind, protocol)
 
 

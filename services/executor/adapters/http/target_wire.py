@@ -4,7 +4,8 @@ A session does much that nobody asks for here: cookies, proxies, redirects, trac
 body (docs/decisions/0016-aiohttp-without-its-session.md). What stays aiohttp's is what is hard: the pool, TLS, dialling
 (behind our guard), and the parser of answers. Of its inside this relies on `Connector.connect` asking a request for
 nothing but where to, on `ResponseHandler.set_response_params` and `read`, and on `should_close`, by which a released
-connection is kept or closed. aiohttp is pinned; test_target_wire.py holds what is relied on.
+connection is kept or closed, and a pooled one used or replaced. aiohttp is pinned; test_target_wire.py holds what is
+relied on.
 
 A connection is given back when the answer's body has been read to its end, and closed in all other cases.
 """
@@ -77,8 +78,9 @@ class TargetResponse:
 
     def release(self) -> None:
         """Give the connection back; it is closed unless all of the request has left and all of the answer has come."""
-        protocol = self._connection.protocol
-        if protocol is not None and protocol.writing_paused:
+        protocol, transport = self._connection.protocol, self._connection.transport
+        # A transport takes a good deal before it asks for a pause; over TLS it does not count what lies below it.
+        if protocol is not None and (protocol.writing_paused or (transport and transport.get_write_buffer_size())):
             self._connection.close()
         else:
             self._connection.release()
@@ -125,18 +127,31 @@ class TargetWire:
         except BaseException:
             connection.release()
             raise
+        # Nothing of the request has left, so a connection that is of no use any more is replaced: one that the target
+        # closed while it was held for the instant, and one on which it said something since the answer before, which
+        # would be taken for ours. On a new one that is ours to read: a target that is busy may say so at once.
         if waited and connection.closed:
-            # The target closed it while it was held for the instant; nothing of the request has left.
-            connection.close()
-            exchange.connecting()
-            connection = await self._connector.connect(dialled, [], _NO_TIMEOUT)
+            connection = await self._instead_of(connection, dialled, exchange)
+        while not exchange.dialled and _is_spoilt(connection):
+            connection = await self._instead_of(connection, dialled, exchange)
         exchange.leaving()
         return connection
+
+    async def _instead_of(self, connection: Connection, dialled: _Dialled, exchange: Exchange) -> Connection:
+        connection.close()
+        exchange.connecting()
+        return await self._connector.connect(dialled, [], _NO_TIMEOUT)
 
     def _read_destination(self, text: str) -> _Destination:
         url = URL(text)
         start = f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n"
         return _Destination(_Dialled(METH_POST, url, loop=self._loop), start)
+
+
+def _is_spoilt(connection: Connection) -> bool:
+    """Return whether a pooled connection would be closed if it were given back now."""
+    protocol = connection.protocol
+    return protocol is None or protocol.should_close
 
 
 async def _answer_to(request: bytes, connection: Connection) -> TargetResponse:
