@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -346,6 +347,30 @@ async def test_a_connection_that_still_holds_some_of_the_request_is_not_used_aga
         for count in (1, 2):
             result = await caller.call(grant, CallProgress())
             assert (result.result, result.status_code, connections) == (Result.ANSWERED, 413, count)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_an_answer_that_ends_with_its_connection_is_whole_if_that_was_closed_and_not_reset(
+    caller: HttpTargetCaller, servers: Servers, *, whole: bool
+) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nsome of it")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        if not whole:
+            at_once = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+
+    result = await call(caller, await servers.raw(speak))
+    expected = (Result.ANSWERED, "") if whole else (Result.NO_ANSWER, "ANSWER_BROKEN_OFF")
+    assert (result.result, result.error_reason) == expected
+
+
+async def test_a_host_that_cannot_be_encoded_is_a_bad_address(caller: HttpTargetCaller, servers: Servers) -> None:
+    unusable = "http://" + "\u00e4" * 70 + ".example/"
+    result = await call(caller, unusable)
+    assert (result.result, result.error_reason) == (Result.NOT_SENT, "BAD_URL")
 
 
 @pytest.mark.parametrize("trusted", [True, False])

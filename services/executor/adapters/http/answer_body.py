@@ -84,6 +84,7 @@ async def read_body(response: TargetResponse, policy: ResponsePolicy, mask: Secr
                 response.close()
                 break
         _append(body, stream.rest(), keep)
+        response.require_whole()
     except BaseException:
         # An answer that nobody reads on blocks its connection, which must go and not linger in the pool.
         response.close()

@@ -16,7 +16,15 @@ import asyncio
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from aiohttp import ClientRequest, ClientTimeout, ServerDisconnectedError, StreamReader
+from aiohttp import (
+    ClientOSError,
+    ClientPayloadError,
+    ClientRequest,
+    ClientTimeout,
+    InvalidURL,
+    ServerDisconnectedError,
+    StreamReader,
+)
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.hdrs import METH_POST
@@ -76,6 +84,19 @@ class TargetResponse:
         told = self.headers.get("Content-Length")
         return None if told is None else int(told)
 
+    def require_whole(self) -> None:
+        """Tell an answer that ends with its connection, as one without a length does, from one that a reset cut.
+
+        Raises:
+            ClientPayloadError: it was cut.
+        """
+        protocol = self._connection.protocol
+        error = None if protocol is None else protocol.exception()
+        if not isinstance(error, ClientOSError):
+            return
+        if "Content-Length" not in self.headers and "Transfer-Encoding" not in self.headers:
+            raise ClientPayloadError from error
+
     def release(self) -> None:
         """Give the connection back; it is closed unless all of the request has left and all of the answer has come."""
         protocol, transport = self._connection.protocol, self._connection.transport
@@ -104,6 +125,7 @@ class TargetWire:
 
         Raises:
             OSError, ClientError, HttpProcessingError: there is no answer; the exchange knows how far it came.
+            InvalidURL, a ClientError: the address cannot be read.
         """
         destination = self._destination(url)
         request = request_head(destination.start, lines, len(body)) + body
@@ -143,7 +165,11 @@ class TargetWire:
         return await self._connector.connect(dialled, [], _NO_TIMEOUT)
 
     def _read_destination(self, text: str) -> _Destination:
-        url = URL(text)
+        try:
+            url = URL(text)
+        except ValueError as error:
+            # Such as a label that is too long once it is encoded.
+            raise InvalidURL("the target") from error
         start = f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n"
         return _Destination(_Dialled(METH_POST, url, loop=self._loop), start)
 
