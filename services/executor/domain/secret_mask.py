@@ -29,6 +29,13 @@ class SecretMask:
         """Whether there is anything to mask."""
         return bool(self._forms)
 
+    def beginning(self, data: bytes) -> bytes:
+        """Return the data with the beginning of a secret masked that it ends with."""
+        for size in range(len(data), MIN_SECRET_CHARS - 1, -1):
+            if any(form.startswith(data[-size:]) for form in self._forms):
+                return data[:-size] + b"*" * size
+        return data
+
     def bytes(self, data: bytes) -> bytes:
         """Return the data with every secret that it holds whole replaced by as many asterisks."""
         for form in self._forms:
@@ -63,10 +70,10 @@ class MaskedStream:
         self._held = data[cut:]
         return data[:cut]
 
-    def rest(self) -> bytes:
-        """Return what was held back; the body is over."""
+    def rest(self, *, cut: bool) -> bytes:
+        """Return what was held back; the body is over, or was cut, perhaps in the middle of a secret."""
         held, self._held = self._held, b""
-        return held
+        return self._mask.beginning(held) if cut else held
 
 
 def _forms(value: str) -> set[bytes]:

@@ -184,6 +184,28 @@ async def test_echoed_secrets_are_masked(caller: HttpTargetCaller, servers: Serv
     assert headers["Set-Cookie"].sensitive
 
 
+@pytest.mark.parametrize("pieces", [1, 1_100], ids=["at once", "by letters"])
+async def test_nor_is_the_beginning_of_a_secret_kept_where_an_answer_is_cut(
+    caller: HttpTargetCaller, servers: Servers, pieces: int
+) -> None:
+    token = "sk-0123456789abcdef"
+    text = b"x" * 985 + token.encode() + b"y" * 96
+
+    async def echo(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for start in range(0, len(text), len(text) // pieces):
+            await response.write(text[start : start + len(text) // pieces])
+            await asyncio.sleep(0)
+        return response
+
+    target = await servers.http(echo)
+    grant = make_grant(target.url, headers=[Header("X-Api-Key", token)], max_size=1_000)
+    result = await caller.call(grant, CallProgress())
+    assert kept(result) == b"x" * 985 + b"*" * 15
+    assert answer_of(result).truncated
+
+
 async def test_headers_that_are_no_text_can_be_reported(caller: HttpTargetCaller, servers: Servers) -> None:
     async def latin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

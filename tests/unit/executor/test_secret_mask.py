@@ -33,9 +33,9 @@ def test_a_secret_across_pieces_is_masked_and_nothing_else_changes(size: int) ->
     body = (f"start {SECRET} middle {SECRET[:-1]}x Bearer {SECRET}" * 3).encode()
     stream = MASK.stream()
     pieces = [stream.feed(body[at : at + size]) for at in range(0, len(body), size)]
-    assert b"".join(pieces) + stream.rest() == MASK.bytes(body)
+    assert b"".join(pieces) + stream.rest(cut=False) == MASK.bytes(body)
 
 
 def test_a_body_that_breaks_off_inside_a_secret_is_given_as_it_came() -> None:
     stream = MASK.stream()
-    assert stream.feed(b"abc sk-live") + stream.rest() == b"abc sk-live"
+    assert stream.feed(b"abc sk-live") + stream.rest(cut=False) == b"abc sk-live"

@@ -69,7 +69,8 @@ async def read_body(response: TargetResponse, policy: ResponsePolicy, mask: Secr
     An answer that is not to be stored is read on to the cap all the same, so that its connection can be used again, but
     only its beginning is kept, unless checks have to see it.
     """
-    keep = policy.max_size_bytes if policy.store_full_response or policy.checks else SHORT_BYTES
+    whole = policy.store_full_response or policy.checks
+    keep = policy.max_size_bytes if whole else min(policy.max_size_bytes, SHORT_BYTES)
     stream = mask.stream()
     body = Body(io.BytesIO(), 0, 0, truncated=False)
     content = response.content
@@ -78,12 +79,13 @@ async def read_body(response: TargetResponse, policy: ResponsePolicy, mask: Secr
             piece = await content.readany()
             room = policy.max_size_bytes - body.total
             body.total += len(piece)
-            _append(body, stream.feed(piece[:room]), keep)
+            # With what is beyond the cap, for a secret may begin before it.
+            _append(body, stream.feed(piece), keep)
             if len(piece) > room:
                 body.truncated = True
                 response.close()
                 break
-        _append(body, stream.rest(), keep)
+        _append(body, stream.rest(cut=body.truncated), keep)
         response.require_whole()
     except BaseException:
         # An answer that nobody reads on blocks its connection, which must go and not linger in the pool.
