@@ -75,6 +75,27 @@ async def test_a_target_that_hangs_up_may_have_had_the_request(caller: HttpTarge
     assert progress.may_be_sent
 
 
+async def test_after_a_redirect_the_request_was_sent_whatever_becomes_of_the_next_hop(servers: Servers) -> None:
+    async def lookup(host: str, port: int) -> list[str]:
+        if host == "slow.example":
+            await asyncio.sleep(60)
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    locations = ["http://nowhere.example/", f"http://127.0.0.1:{closed_port()}/", "http://slow.example/"]
+
+    async def redirect(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=307, headers={"Location": locations.pop(0)})
+
+    target = await servers.http(redirect)
+    async with open_caller("127.0.0.0/8", lookup=lookup) as caller:
+        results = [await caller.call(make_grant(target.url, connect=0.2), CallProgress()) for _ in range(3)]
+    assert [(result.result, result.error_reason) for result in results] == [
+        (Result.NO_ANSWER, "DNS_FAILED"),
+        (Result.NO_ANSWER, "CONNECT_FAILED"),
+        (Result.TIMED_OUT, "CONNECT_TIMED_OUT"),
+    ]
+
+
 async def test_a_stale_pooled_connection_may_have_had_the_request(caller: HttpTargetCaller, servers: Servers) -> None:
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)

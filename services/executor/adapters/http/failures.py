@@ -1,8 +1,9 @@
 """What a call that got no whole answer is reported as: each way of failing, and how sure it is that nothing was sent.
 
 Before a connection stands nothing has left, whatever went wrong. From then on the target may have seen the request,
-also when a pooled connection turns out to be closed: it may have died while the bytes were on their way. Messages are
-ours, not the library's, which would name hosts and addresses.
+also when a pooled connection turns out to be closed: it may have died while the bytes were on their way. After a
+redirect an address has seen it for certain, so that whatever may be tried again counts as sent. Messages are ours, not
+the library's, which would name hosts and addresses.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from services.executor.domain.report import CallResult, Result
 CALL_ERRORS = (ClientError, HttpProcessingError, OSError)
 """What a call may raise; its own deadline's TimeoutError is among the last."""
 
+_NEVER_TRIED_AGAIN = frozenset({"BAD_URL", "BLOCKED_ADDRESS"})
 
 _TIMEOUTS = {
     Phase.CONNECTING: ("CONNECT_TIMED_OUT", "no connection stood in time"),
@@ -39,14 +41,16 @@ def failed_call(error: Exception, phase: Phase, redirects: int) -> CallResult:
     """Return the result of a call that raised one of `CALL_ERRORS` in that phase."""
     unsent = phase is Phase.CONNECTING
     reason, message = _unsent(error) if unsent else _unanswered(error)
-    result = Result.NOT_SENT if unsent else Result.NO_ANSWER
+    sent = not unsent or (redirects > 0 and reason not in _NEVER_TRIED_AGAIN)
+    result = Result.NO_ANSWER if sent else Result.NOT_SENT
     return CallResult(result, error_reason=reason, error_message=message, redirect_count=redirects)
 
 
 def timed_out_call(phase: Phase, redirects: int) -> CallResult:
     """Return the result of a call that ran out of time in that phase."""
     reason, message = _TIMEOUTS[phase]
-    result = Result.CONNECT_TIMED_OUT if phase is Phase.CONNECTING else Result.TIMED_OUT
+    unsent = phase is Phase.CONNECTING and not redirects
+    result = Result.CONNECT_TIMED_OUT if unsent else Result.TIMED_OUT
     return CallResult(result, error_reason=reason, error_message=message, redirect_count=redirects)
 
 
