@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import hashlib
 import random
@@ -13,6 +14,7 @@ import zstandard
 from aiohttp import web
 
 from services.executor.adapters.attempt_messages import reports_request
+from services.executor.adapters.http.answer_body import NoRoomError
 from services.executor.adapters.http.target_caller import HttpTargetCaller
 from services.executor.domain.answer import Answer
 from services.executor.domain.attempt import (
@@ -153,6 +155,18 @@ async def test_many_large_answers_stay_out_of_memory(caller: HttpTargetCaller, s
         source = answer_of(result).source
         assert source is not None
         source.close()
+
+
+async def test_a_full_disk_here_is_no_fault_of_the_target(
+    caller: HttpTargetCaller, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("services.executor.adapters.http.answer_body.tempfile.TemporaryFile", full)
+    target = await servers.http(answering(b"a" * MIB))
+    with pytest.raises(NoRoomError):
+        await caller.call(make_grant(target.url), CallProgress())
 
 
 async def test_an_answer_that_is_not_to_be_stored_keeps_its_beginning(

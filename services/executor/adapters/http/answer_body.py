@@ -22,6 +22,10 @@ IN_MEMORY_BYTES = 256 * 1024
 _DIGEST_BYTES = 256 * 1024
 
 
+class NoRoomError(Exception):
+    """An answer cannot be kept here. No OSError, for those are the connection's and speak of the target."""
+
+
 @dataclass(slots=True)
 class Body:
     """What was read of an answer, masked; whoever has it closes it."""
@@ -104,10 +108,13 @@ def _append(body: Body, data: bytes, keep: int) -> None:
     if not data or body.size >= keep:
         return
     kept = data[: keep - body.size]
-    if body.in_memory and body.size + len(kept) > IN_MEMORY_BYTES:
-        # Not SpooledTemporaryFile: it would cost each short answer a handful of calls.
-        begun = body.read()
-        body.spool = tempfile.TemporaryFile()  # noqa: SIM115 - its owner closes it
-        body.spool.write(begun)
-    body.spool.write(kept)
+    try:
+        if body.in_memory and body.size + len(kept) > IN_MEMORY_BYTES:
+            # Not SpooledTemporaryFile: it would cost each short answer a handful of calls.
+            begun = body.read()
+            body.spool = tempfile.TemporaryFile()  # noqa: SIM115 - its owner closes it
+            body.spool.write(begun)
+        body.spool.write(kept)
+    except OSError as error:
+        raise NoRoomError from error
     body.size += len(kept)
