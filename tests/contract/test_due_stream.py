@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from punctual.internal.v1.stream_entry_pb2 import StreamEntry
 
 from libs.common.clock import SystemClock
@@ -152,10 +153,12 @@ async def test_unreadable_entries_are_put_aside(client: RedisClient, redis_prefi
     await stream.ensure_group()
     await client.xadd(stream.key(0), {"e": b"\xff\xff"})
     await client.xadd(stream.key(0), {"other": "x"})
+    timeless = StreamEntry(execution_id="e", due_time=Timestamp(seconds=10**14)).SerializeToString()
+    await client.xadd(stream.key(0), {"e": timeless})
     await stream.add(entries(1))
     assert [item.entry.execution_id for item in await stream.read(0, "c", 10, 0)] == ["e0"]
     letters = [fields for _, fields in await client.xrange(stream.dead_letter_key)]
-    assert [fields[b"e"] for fields in letters] == [b"\xff\xff", b""]
+    assert [fields[b"e"] for fields in letters] == [b"\xff\xff", b"", timeless]
     assert await client.xlen(stream.key(0)) == 1
 
 

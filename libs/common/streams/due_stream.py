@@ -33,6 +33,8 @@ _BLOCK_SLACK_SECONDS = 1.0
 _DEAD_LETTERS_KEPT = 1_000
 _REAP_BATCH = 100
 _CONSUMER_IDLE_MS = 600_000
+_MOST_SECONDS = 253_402_300_000
+"""From 1970 until about the end of the year 9999, the last that Python knows: no fire is due outside."""
 
 log = get_logger(__name__)
 
@@ -246,7 +248,7 @@ def _parse(fields: dict[bytes, bytes] | None) -> StreamEntry | None:
         entry.ParseFromString(fields[_FIELD])
     except DecodeError:
         return None
-    return entry if entry.execution_id else None
+    return entry if entry.execution_id and 0 <= entry.due_time.seconds < _MOST_SECONDS else None
 
 
 def _text(value: bytes | str) -> str:
