@@ -24,7 +24,7 @@ MAX_WAIT = timedelta(days=7)
 
 _GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|ns|h|m|s)")
 _MAX_GO_CHARS = 64
-"""Longer texts are no durations: to find that out takes the square of their length, and a header may have 32 KiB."""
+"""Longer texts are no durations: to find that out takes the square of their length, and a header may have 8 KiB."""
 _GO_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _EPOCH_SECONDS_FROM = 1e9
 _EPOCH_MILLIS_FROM = 1e12

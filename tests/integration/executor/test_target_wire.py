@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,8 +173,8 @@ async def test_no_answer_but_1xx_runs_into_the_first_byte_timeout(caller: HttpTa
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         b"HTTP/1.1 2000 OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 40_000 + b"\r\nContent-Length: 2\r\n\r\nok",
-        b"HTTP/1.1 200 " + b"y" * 40_000 + b"\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 9_000 + b"\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 " + b"y" * 9_000 + b"\r\nContent-Length: 2\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"Content-Length: 2\r\n\r\nok",
         OK + b"and more than was announced",
     ],
@@ -196,6 +197,30 @@ async def test_a_head_that_could_be_read_in_two_ways_or_has_no_bounds_is_none(
     result = await caller.call(make_grant(await servers.raw(Speaker(head))), progress)
     assert (result.result, result.error_reason) == (Result.NO_ANSWER, "BAD_ANSWER")
     assert progress.may_be_sent
+
+
+async def test_heads_as_large_as_they_may_be_stay_within_bounds(caller: HttpTargetCaller, servers: Servers) -> None:
+    lines = b"".join(b"X-%d: %s\r\n" % (number, b"y" * 30_000) for number in range(120))
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        # Never written to its end, or the target's own memory would count.
+        writer.transport.set_write_buffer_limits(0)
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        for start in range(0, len(lines), 7_500):
+            writer.write(lines[start : start + 7_500])
+            await writer.drain()
+        await asyncio.sleep(60)
+
+    url = await servers.raw(speak)
+    tracemalloc.start()
+    try:
+        calls = [caller.call(make_grant(url, first_byte=1.0), CallProgress()) for _ in range(10)]
+        await asyncio.gather(*calls)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * 3 * 1024 * 1024
 
 
 async def test_a_broken_chunk_breaks_the_answer_off(caller: HttpTargetCaller, servers: Servers) -> None:

@@ -37,8 +37,9 @@ from services.executor.domain.request_headers import request_head
 
 MAX_HEADER_LINES = 128
 """An answer with more header lines than this is none."""
-MAX_LINE_BYTES = 32 * 1024
-"""Nor is one with a longer status or header line."""
+MAX_LINE_BYTES = 8 * 1024
+"""Nor is one with a longer status or header line. All lines together are a MiB then, which the parser holds twice until
+the answer has been read; times the requests under way it is what targets can make an executor hold."""
 _READ_BYTES = 64 * 1024
 """What a connection may buffer of an answer before the target has to wait."""
 _SWITCHING_PROTOCOLS = 101
