@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -50,6 +52,30 @@ async def test_a_slow_look_up_counts_as_connecting() -> None:
     async with open_caller(lookup=never) as caller:
         result = await caller.call(make_grant("http://slow.example/", connect=0.1), CallProgress())
     assert (result.result, result.error_reason) == (Result.CONNECT_TIMED_OUT, "CONNECT_TIMED_OUT")
+
+
+async def test_slow_look_ups_of_one_org_hold_up_no_other(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def look_up(host: str, port: int) -> list[tuple[object, ...]]:
+        if host.startswith("slow"):
+            over.wait(30)
+            raise socket.gaierror(socket.EAI_AGAIN, "nobody answers")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response()
+
+    monkeypatch.setattr("services.executor.adapters.http.guarded_connector._getaddrinfo", look_up)
+    target = await servers.http(answer)
+    port = target.url.rstrip("/").rpartition(":")[2]
+    async with open_caller("127.0.0.0/8") as caller:
+        slow = [caller.call(make_grant(f"http://slow-{n}.example/", connect=0.3), CallProgress()) for n in range(100)]
+        await asyncio.gather(*slow)
+        grant = replace(make_grant(f"http://fast.example:{port}/"), org_id="another")
+        result = await caller.call(grant, CallProgress())
+        over.set()
+    assert (result.result, result.status_code) == (Result.ANSWERED, 200)
 
 
 async def test_plain_http_behind_an_https_address_is_a_tls_failure(caller: HttpTargetCaller, servers: Servers) -> None:

@@ -35,6 +35,7 @@ class Exchange:
         progress: CallProgress,
         deadlines: Deadlines,
         release: Release,
+        org_id: str,
         *,
         total: float,
         connect: float,
@@ -49,6 +50,8 @@ class Exchange:
         self._connect = connect
         self._first_byte = first_byte
         self.deadline = Deadline(deadlines, self._ends_at)
+        self.org_id = org_id
+        """Whose call it is, among whom look-ups of names are shared out."""
         self.host = ""
         """The host name being dialled, by which the address guard's allow-list may go."""
         self.phase = Phase.CONNECTING

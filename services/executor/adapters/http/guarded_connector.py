@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ssl import SSLContext
 from typing import Any
+from weakref import WeakValueDictionary
 
 from aiohttp import TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -22,7 +23,9 @@ from services.executor.adapters.http.exchange import current_exchange
 from services.executor.domain.address_guard import AddressGuard
 
 DNS_CACHE_ENTRIES = 1_000
-_LOOKUP_THREADS = 16
+_LOOKUP_THREADS = 32
+_LOOKUPS_OF_AN_ORG = 8
+"""Of those under way. One that nobody answers takes a thread for many seconds, also when its call has given up."""
 
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses of a name; raises OSError when it has none."""
@@ -37,14 +40,24 @@ class BlockedAddressError(OSError):
 
 
 class SystemLookup:
-    """Looks names up through the system, in threads of its own: slow names delay no other work, and only each other."""
+    """Looks names up through the system, in threads of its own: slow names delay no other work.
+
+    They delay each other, within their org: no org has more than its part of the threads.
+    """
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="dns")
+        self._parts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        """Of each org that looks something up right now."""
 
     async def __call__(self, host: str, port: int) -> list[str]:
         """Return the addresses of a name, in the system's order of preference."""
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, _getaddrinfo, host, port)
+        org_id = current_exchange.get().org_id
+        part = self._parts.get(org_id)
+        if part is None:
+            part = self._parts[org_id] = asyncio.Semaphore(_LOOKUPS_OF_AN_ORG)
+        async with part:
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, _getaddrinfo, host, port)
         return list(dict.fromkeys(str(item[4][0]) for item in found))
 
     def close(self) -> None:

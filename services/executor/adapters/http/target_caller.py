@@ -91,6 +91,7 @@ class HttpTargetCaller:
             progress,
             self._deadlines,
             release,
+            grant.org_id,
             total=request.total_timeout,
             connect=request.connect_timeout,
             first_byte=request.first_byte_timeout,
