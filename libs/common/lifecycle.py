@@ -9,6 +9,7 @@ the log, and the exit code 1.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 import sys
@@ -33,6 +34,7 @@ def run(main: Main, *, drain_seconds: float = 20.0) -> None:
     Exits with code 1 if it failed, or if draining had to be cut.
     """
     _collect_rarely()
+    _open_many_files()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             drained = runner.run(run_until_stopped(main, drain_seconds=drain_seconds))
@@ -113,6 +115,21 @@ def _collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER_OBJECTS, 20, 50)
+
+
+def _open_many_files() -> None:
+    """Raise the limit of open files as far as this process may: many systems begin at 1,024, for programs of old.
+
+    Idle connections to targets are kept for a while, and nothing else bounds how many targets there are.
+    """
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415 - it does not exist on every platform
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems know a lower bound of their own.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -87,3 +89,16 @@ async def test_first_of_cancels_its_own_coroutines_and_leaves_tasks_alone() -> N
     assert not task.done()
     event.set()
     assert await task
+
+
+def test_a_process_may_open_as_many_files_as_the_system_lets_it() -> None:
+    script = (
+        "import resource\n"
+        "from libs.common.lifecycle import run\n"
+        "async def main(stopping): print(*resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (128, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n"
+        "run(main)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    soft, hard = ran.stdout.split()
+    assert soft == hard
