@@ -85,7 +85,11 @@ class ExecutorSettings(InternalTlsSettings):
         default=10.0, gt=0, le=600, description="A fetch this recent makes the executor ready, up to 600. Default 10."
     )
     max_connections_per_host: int = Field(
-        default=100, ge=1, le=10_000, description="Connections to one target at a time, 1-10,000. Default 100."
+        default=0,
+        ge=0,
+        le=10_000,
+        description="Connections to one target at a time, 1-10,000; 0: as many as requests under way. What finds none"
+        " waits as long as connecting may take, behind other orgs' requests, and has timed out then. Default 0.",
     )
     keepalive_seconds: float = Field(
         default=15.0, ge=0, le=300, description="How long an idle connection is kept, seconds, 0-300. Default 15."
