@@ -374,6 +374,31 @@ async def test_a_connection_that_still_holds_some_of_the_request_is_not_used_aga
             assert (result.result, result.status_code, connections) == (Result.ANSWERED, 413, count)
 
 
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"], ids=["none", "early"])
+async def test_a_target_that_does_not_read_keeps_no_connection_open(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    async def unreading(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(writer.transport, asyncio.Transport)
+        writer.transport.pause_reading()
+        writer.write(answer)
+        await asyncio.sleep(60)
+
+    open_socket, opened = GuardedConnector._open_socket, []
+
+    def noted(connector: GuardedConnector, info: tuple[Any, ...]) -> socket.socket:
+        opened.append(open_socket(connector, info))
+        return opened[-1]
+
+    monkeypatch.setattr(GuardedConnector, "_open_socket", noted)
+    grant = make_grant(await servers.raw(unreading), body=b"x" * 20_000_000, first_byte=0.3)
+    async with open_caller("127.0.0.0/8") as caller:
+        result = await caller.call(grant, CallProgress())
+        await asyncio.sleep(0.1)
+        assert result.status_code == (413 if answer else 0)
+        assert [one.fileno() for one in opened] == [-1]
+
+
 @pytest.mark.parametrize("whole", [True, False])
 async def test_an_answer_that_ends_with_its_connection_is_whole_if_that_was_closed_and_not_reset(
     caller: HttpTargetCaller, servers: Servers, *, whole: bool

@@ -103,13 +103,13 @@ class TargetResponse:
         protocol, transport = self._connection.protocol, self._connection.transport
         # A transport takes a good deal before it asks for a pause; over TLS it does not count what lies below it.
         if protocol is not None and (protocol.writing_paused or (transport and transport.get_write_buffer_size())):
-            self._connection.close()
+            self.close()
         else:
             self._connection.release()
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        _hang_up(self._connection)
 
 
 class TargetWire:
@@ -134,7 +134,7 @@ class TargetWire:
         try:
             return await _answer_to(request, connection)
         except BaseException:
-            connection.close()
+            _hang_up(connection)
             raise
 
     async def close(self) -> None:
@@ -173,6 +173,18 @@ class TargetWire:
             raise InvalidURL("the target") from error
         start = f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n"
         return _Destination(_Dialled(METH_POST, url, loop=self._loop), start)
+
+
+def _hang_up(connection: Connection) -> None:
+    """Close a connection, and send no more of the request, which a transport that is only closed would go on with.
+
+    It would for as long as the target takes to read it, whatever has become of the attempt; and a target that does not
+    read would keep it for ever.
+    """
+    transport = connection.transport
+    if transport is not None and transport.get_write_buffer_size():
+        transport.abort()
+    connection.close()
 
 
 def _is_spoilt(connection: Connection) -> bool:
