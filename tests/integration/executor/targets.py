@@ -133,7 +133,7 @@ class Servers:
 
 @asynccontextmanager
 async def open_caller(
-    *allowed: str, lookup: Lookup | None = None, tls: SSLContext | None = None
+    *allowed: str, lookup: Lookup | None = None, tls: SSLContext | None = None, keepalive: float = 15
 ) -> AsyncIterator[HttpTargetCaller]:
     async with AsyncExitStack() as edges:
         system = SystemLookup()
@@ -142,7 +142,7 @@ async def open_caller(
         edges.callback(threads.shutdown)
         guard = AddressGuard([AllowedTarget.parse(item) for item in allowed])
         connector = GuardedConnector(
-            guard, lookup or system, limit_per_host=100, keepalive_seconds=15, dns_cache_seconds=10, tls=tls
+            guard, lookup or system, limit_per_host=100, keepalive_seconds=keepalive, dns_cache_seconds=10, tls=tls
         )
         wire = TargetWire(connector)
         edges.push_async_callback(wire.close)

@@ -423,6 +423,20 @@ async def test_a_host_that_cannot_be_encoded_is_a_bad_address(caller: HttpTarget
     assert (result.result, result.error_reason) == (Result.NOT_SENT, "BAD_URL")
 
 
+async def test_a_connection_that_is_not_to_be_kept_is_closed(servers: Servers) -> None:
+    ended = asyncio.Event()
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+        assert await reader.read() == b""
+        ended.set()
+
+    async with open_caller("127.0.0.0/8", keepalive=0) as caller:
+        assert stored(await call(caller, await servers.raw(speak))) == b"ok"
+        await asyncio.wait_for(ended.wait(), 2)
+
+
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_over_tls_the_same_connection_serves_again_and_a_stranger_gets_nothing(
     servers: Servers, tmp_path: Path, *, trusted: bool

@@ -125,7 +125,9 @@ class GuardedConnector(TCPConnector):
             # The number of calls at a time is bounded before they come here.
             limit=0,
             limit_per_host=limit_per_host,
-            keepalive_timeout=keepalive_seconds,
+            # A timeout of nothing would keep it until it is asked for again, for aiohttp sets no timer for that.
+            keepalive_timeout=keepalive_seconds or None,
+            force_close=not keepalive_seconds,
             ttl_dns_cache=dns_cache_seconds,
             dns_cache_max_size=DNS_CACHE_ENTRIES,
             ssl=tls or True,
