@@ -273,6 +273,18 @@ async def test_a_repeated_grant_of_one_request_is_the_same_grant(store: Executio
     assert [execution.attempt_number for execution in await read_all(store, executions)] == [1, 1]
 
 
+async def test_a_grant_under_another_token_is_not_the_one_of_its_request(store: ExecutionStore) -> None:
+    # As read before it was begun and handed back; the request was granted it since, and its answer was lost.
+    former = an_execution()
+    await insert(store, former)
+    await store.grant(a_lease("request-0", "executor-0"), grants(former))
+    await store.wait([a_deferral(former, released=True, until=NOW)])
+    await store.grant(a_lease(), grants(await read(store, former)))
+    again = await store.grant(a_lease(), grants(former))
+    assert again.granted == frozenset()
+    assert (await read(store, former)).fencing_token == 2
+
+
 async def test_a_grant_of_what_is_not_available_or_gone_is_refused(store: ExecutionStore) -> None:
     early = an_execution(available_time=at(5.001))
     near = an_execution(available_time=at(5))

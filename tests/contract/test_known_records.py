@@ -114,6 +114,16 @@ def replace_running(execution: Execution) -> Execution:
     return replace(execution, phase=Phase.LEASED, fencing_token=1, attempt_number=1)
 
 
+async def test_what_an_earlier_copy_of_a_request_was_granted_is_not_remembered_as_this_ones(in_mongo: bool) -> None:
+    store, execution = executions(), an_execution()
+    await store.insert_new([execution])
+    await executions().grant(a_lease(), grants(execution))
+    assert (await store.grant(a_lease(time=at(2)), grants(execution))).granted
+    stored = await store.get(SCOPE, execution.execution_id)
+    assert stored.begin_time == NOW
+    assert store.recall([execution.execution_id])[execution.execution_id] in (execution, stored)
+
+
 async def test_a_fire_that_was_there_already_is_read_as_it_was(in_mongo: bool) -> None:
     store, execution = executions(), an_execution()
     await store.insert_new([execution])

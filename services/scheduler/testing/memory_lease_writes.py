@@ -50,7 +50,7 @@ class MemoryLeaseWrites:
                 if record is None:
                     continue
                 if not _may_be_granted(record.execution, grant, lease):
-                    if _is_held_by(record.execution, lease.request_id):
+                    if _is_held_by(record.execution, lease.request_id, grant.execution.fencing_token + 1):
                         granted.add(execution_id)
                 elif grant.execution.exclusive and self._is_taken(record, grant.execution.job_id):
                     overlapping.add(execution_id)
@@ -175,8 +175,9 @@ def _may_end(stored: Execution, write: FinishWrite) -> bool:
     return not write.lease_lost or (stored.wake_time is not None and stored.wake_time <= write.end_time)
 
 
-def _is_held_by(stored: Execution, request_id: str) -> bool:
-    return stored.state is ExecutionState.RUNNING and stored.begin_request_id == request_id
+def _is_held_by(stored: Execution, request_id: str, token: int) -> bool:
+    holder = (stored.state, stored.begin_request_id, stored.fencing_token)
+    return holder == (ExecutionState.RUNNING, request_id, token)
 
 
 def _put_back(stored: Execution, write: WaitWrite) -> Execution:

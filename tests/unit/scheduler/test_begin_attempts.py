@@ -64,6 +64,18 @@ async def test_a_request_whose_answer_was_lost_gets_its_grants_by_repetition(wor
     assert granted.fencing_token == 1
 
 
+async def test_a_request_repeated_at_a_replica_with_an_old_memory_gets_the_token_of_its_grant(world: World) -> None:
+    _, execution_id = await due(world)
+    materialized = world.executions._recalled[execution_id]
+    assert await world.report(await world.begun(execution_id), result=Result.RELEASED)
+    await world.begin(execution_id, request="r")
+    # The answer is lost, and the repetition comes to the replica that heard of nothing since the tick.
+    world.executions._recalled[execution_id] = materialized
+    (granted,) = (await world.begin(execution_id, request="r")).granted
+    assert granted.fencing_token == world.execution(execution_id).fencing_token == 2
+    assert await world.report(granted)
+
+
 async def test_a_poll_whose_answer_was_lost_gets_its_grants_by_repetition(world: World) -> None:
     # Else the lease would run out, and a job that must not be sent twice would end without having been sent at all.
     _, execution_id = await due(world, on_unknown_outcome=OnUnknownOutcome.FAIL)

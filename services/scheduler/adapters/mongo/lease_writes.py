@@ -117,11 +117,27 @@ class LeaseWrites(abc.ABC):
             )
             (granted.update if result.modified_count == len(ids) else unsure.extend)(ids)
         overlapping = await self._grant_singly(lease, single, granted, unsure) if single else frozenset()
+        written = granted.copy()
         if unsure:
-            held = {"_id": {"$in": unsure}, "state": ExecutionState.RUNNING, "begin_request_id": lease.request_id}
-            granted.update([document["_id"] async for document in self._executions.find(held, {"_id": 1})])
-        self._known.remember(_granted(lease, grant) for grant in grants if grant.execution.execution_id in granted)
+            held = await self._held(lease, unsure)
+            for grant in grants:
+                execution_id = grant.execution.execution_id
+                if execution_id in held and held[execution_id][0] == grant.execution.fencing_token + 1:
+                    granted.add(execution_id)
+                    # What an earlier copy of the request was granted began earlier, and is not as this one wrote it.
+                    if held[execution_id][1] == lease.begin_time:
+                        written.add(execution_id)
+        self._known.remember(_granted(lease, grant) for grant in grants if grant.execution.execution_id in written)
         return GrantResult(frozenset(granted), overlapping)
+
+    async def _held(self, lease: Lease, execution_ids: Sequence[str]) -> dict[str, tuple[int, datetime]]:
+        """Return those of the executions that the lease's request holds, by this call or an earlier copy of it.
+
+        With fencing token and begin: another replica may have granted them to the request under a later token.
+        """
+        held = {"_id": {"$in": execution_ids}, "state": ExecutionState.RUNNING, "begin_request_id": lease.request_id}
+        cursor = self._executions.find(held, {"fencing_token": 1, "begin_time": 1})
+        return {document["_id"]: (document["fencing_token"], document["begin_time"]) async for document in cursor}
 
     async def _grant_singly(
         self, lease: Lease, grants: Sequence[GrantWrite], granted: set[str], unsure: list[str]
