@@ -170,6 +170,33 @@ async def test_a_job_is_read_as_another_replica_left_it(in_mongo: bool, change: 
         assert (await store.load([job.job_id]))[job.job_id] == expected
 
 
+async def test_a_change_that_was_rolled_back_is_not_taken_for_the_one_of_the_same_revision(in_mongo: bool) -> None:
+    # A primary that loses its majority shows what it will lose: the next primary gives the revision once more.
+    store, job, collection = jobs(), a_job(), JobDocument.get_pymongo_collection()
+    await jobs().insert_new([job])
+    kept = await collection.find_one({"_id": job.job_id})
+    assert kept is not None
+    lost = replace(job, definition=a_definition(name="lost"), revision=2, update_time=at(1))
+    assert await jobs().replace(SCOPE, lost, expected=job)
+    assert (await store.load([job.job_id]))[job.job_id] == lost
+    await collection.replace_one({"_id": job.job_id}, kept)
+    later = replace(job, definition=a_definition(name="kept"), revision=2, update_time=at(20))
+    assert await jobs().replace(SCOPE, later, expected=job)
+    assert (await store.load([job.job_id]))[job.job_id] == later
+
+
+async def test_a_stop_that_was_rolled_back_is_not_taken_for_a_later_one(in_mongo: bool) -> None:
+    store, job, collection = jobs(), a_job(), JobDocument.get_pymongo_collection()
+    await jobs().insert_new([job])
+    kept = await collection.find_one({"_id": job.job_id})
+    assert kept is not None
+    assert await jobs().stop(job.job_id, JobState.PAUSED, "LOST", "note", at(1))
+    assert (await store.load([job.job_id]))[job.job_id].state_reason == "LOST"
+    await collection.replace_one({"_id": job.job_id}, kept)
+    assert await jobs().stop(job.job_id, JobState.PAUSED, "KEPT", "note", at(20))
+    assert (await store.load([job.job_id]))[job.job_id].state_reason == "KEPT"
+
+
 async def test_a_job_with_secrets_is_read_without_them(in_mongo: bool) -> None:
     target = Target("https://api.example.com/v1", "Say hello.", (Header("Authorization", "s3cret", sensitive=True),))
     store, job = jobs(), a_job(a_definition(target=target))

@@ -18,6 +18,8 @@ def moving(job: Job) -> dict[str, Any]:
     return {
         "_id": job.job_id,
         "revision": job.revision,
+        "update_time": job.update_time,
+        "state_time": job.state_time,
         "state": job.state.value,
         "next_fire_time": job.next_fire_time,
         "next_due_time": job.next_due_time,

@@ -5,6 +5,9 @@ job soon after it was created. Whatever a caller can see of a job changes with a
 new key with new key ids. What the dispatch path moves without a revision, the cursor and the failures in a row, is read
 each time; a job that is in another state than the remembered one, or gave its fingerprint back, is read as a whole
 again. So a remembered job is never older than the read that asked for it, as long as the scheduler alone writes jobs.
+
+A revision does not name a change by itself: one that was read from a primary which lost it in a failover is followed by
+another of the same number. The times of the last change and of the state tell them apart.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from services.scheduler.domain.job import Job
 
 MOVING_FIELDS = {
     "revision": 1,
+    "update_time": 1,
     "state": 1,
+    "state_time": 1,
     "next_fire_time": 1,
     "next_due_time": 1,
     "consecutive_failures": 1,
@@ -82,7 +87,9 @@ class KnownJobs:
         job = known.job
         if (
             document["revision"] != job.revision
+            or document["update_time"] != job.update_time
             or document["state"] != job.state
+            or document.get("state_time") != job.state_time
             or document.get("duplicate_until") != job.duplicate_until
             or document.get("secret_key_ids") != known.key_ids
         ):
