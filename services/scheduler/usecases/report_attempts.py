@@ -13,6 +13,7 @@ from datetime import timedelta
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
 from libs.common.turns import in_turns
+from services.scheduler.domain.begin import is_one_time
 from services.scheduler.domain.callback import callback_job, is_told
 from services.scheduler.domain.execution import Attempt, Execution, ExecutionState, Outcome, head_of
 from services.scheduler.domain.job import Job, JobState
@@ -175,17 +176,22 @@ class ReportAttempts:
 def _is_plain_success(report: AttemptReport, execution: Execution, job: Job) -> bool:
     """Whether a report ends its execution as SUCCEEDED, and leaves nothing to do for its job but to complete it.
 
-    The job is as its begin read it. A cursor that may come to its end meanwhile has to be read again.
+    The job is as its begin read it. A cursor that may come to its end meanwhile has to be read again, and so have the
+    failures in a row of a job whose executions run beside each other.
     """
     definition = job.definition
+    one_time = is_one_time(definition.schedule)
     return (
         _holds_lease(execution, report)
         and report.result is Result.ANSWERED
         and not report.stop_requested
+        # Of two reads at once the older one may be remembered.
+        and job.revision == execution.job_revision
         and classify(report, definition)[0] is Outcome.SUCCEEDED
         and job.state is JobState.ACTIVE
         and not job.consecutive_failures
-        and (job.next_fire_time is None or definition.schedule.end_time is None)
+        and (one_time or execution.exclusive)
+        and (job.next_fire_time is None or (definition.schedule.end_time is None and not one_time))
         and not is_told(definition.callback, ExecutionState.SUCCEEDED)
     )
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from services.scheduler.domain.execution import ExecutionState, Outcome, Phase
-from services.scheduler.domain.job import Job, JobState, OverlapPolicy, RetryPolicy
+from services.scheduler.domain.job import Job, JobState, OverlapPolicy, ResponsePolicy, RetryPolicy
 from services.scheduler.domain.outcome import Result
 from services.scheduler.usecases.ports import Cancellation
 from services.scheduler.usecases.settle import ORPHAN_AGE
-from tests.support.scheduler_values import MINUTE, SECOND, a_job, once
+from tests.support.scheduler_values import CALLER, MINUTE, SECOND, a_job, once
 from tests.support.scheduler_world import Death, World
 
 S = ExecutionState
@@ -34,6 +35,19 @@ async def test_a_one_time_job_completes_with_its_success(world: World) -> None:
     job, execution_id = await due(world)
     ended = await world.run(execution_id)
     assert (ended.state, ended.phase, ended.start_time) == (S.SUCCEEDED, None, world.clock.now())
+    assert world.job_state(job) is JobState.COMPLETED
+
+
+async def test_a_one_time_job_completes_whose_cursor_moved_only_while_its_execution_ran(world: World) -> None:
+    job = await world.job(schedule=once(world.clock.now() + SECOND))
+    await world.advance(1)
+    world.die_at("jobs.advance.before")
+    with pytest.raises(Death):
+        await world.tick()
+    await world.advance(2)
+    (granted,) = (await world.poll()).granted
+    await world.tick()
+    assert await world.report(granted)
     assert world.job_state(job) is JobState.COMPLETED
 
 
@@ -202,6 +216,29 @@ async def test_a_success_in_between_begins_the_count_anew(world: World) -> None:
     assert world.stored(job).consecutive_failures == 4
     await world.run(await next_fire(world), 503)
     assert world.job_state(job) is JobState.FAILED
+
+
+async def test_a_success_ends_the_failures_that_others_came_to_while_it_ran(world: World) -> None:
+    job = await world.job(retry=RetryPolicy(max_attempts=1), overlap=OverlapPolicy.ALLOW)
+    first = await world.begun(await next_fire(world))
+    await world.run(await next_fire(world), 503)
+    assert world.stored(job).consecutive_failures == 1
+    assert await world.report(first, 200)
+    assert world.stored(job).consecutive_failures == 0
+
+
+async def test_a_success_is_judged_by_no_definition_from_before_its_begin(world: World) -> None:
+    # Two reads of a job may come in while it changes, and what is remembered last is the older one.
+    job = await world.job(retry=RetryPolicy(max_attempts=1))
+    execution_id = await next_fire(world)
+    before = world.stored(job)
+    definition = replace(before.definition, response=ResponsePolicy(success_codes=(202,)))
+    changed = replace(before, definition=definition, revision=2)
+    assert await world.jobs.replace(CALLER.scope, changed, expected=before)
+    granted = await world.begun(execution_id)
+    world.jobs._recalled[job.job_id] = before
+    assert await world.report(granted, 200)
+    assert world.state(execution_id) == (S.FAILED, "HTTP_STATUS")
 
 
 async def test_a_success_whose_reset_was_lost_does_not_end_the_job(world: World) -> None:
