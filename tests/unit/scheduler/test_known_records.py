@@ -7,11 +7,22 @@ from typing import Any
 import pytest
 
 from services.scheduler.adapters.mongo import known_executions, known_jobs
+from services.scheduler.adapters.mongo.codec import Codec
 from services.scheduler.adapters.mongo.known_executions import KnownExecutions
 from services.scheduler.adapters.mongo.known_jobs import KnownJobs
 from services.scheduler.domain.execution import Callback, Execution
-from services.scheduler.domain.job import Body, Job, Target
-from tests.support.scheduler_values import a_definition, a_job, an_attempt, an_execution
+from services.scheduler.domain.job import (
+    Body,
+    Header,
+    Job,
+    JobDefinition,
+    JobState,
+    ResponseCheck,
+    ResponsePolicy,
+    StateChange,
+    Target,
+)
+from tests.support.scheduler_values import NOW, a_definition, a_job, an_attempt, an_execution
 
 
 def moving(job: Job) -> dict[str, Any]:
@@ -54,6 +65,25 @@ def test_large_jobs_leave_room_for_few_others(target: Target, monkeypatch: pytes
     assert known.recall(moving(large[-1])) == large[-1]
 
 
+@pytest.mark.parametrize(
+    "job",
+    [
+        a_job(a_definition(target=Target("https://api.example.com", "", (Header("X-A", "a" * 60),)))),
+        a_job(a_definition(target=Target("https://api.example.com", "", (Header("X-A", "", sealed="a" * 60),)))),
+        a_job(a_definition(response=ResponsePolicy(checks=(ResponseCheck("", "$.a", '"' + "a" * 60 + '"'),)))),
+        a_job(a_definition(description="a" * 60)),
+        a_job(a_definition(labels={"a": "a" * 60})),
+        a_job(state_changes=(StateChange(NOW, JobState.PAUSED, "tester", note="a" * 60),)),
+    ],
+    ids=["header", "secret", "check", "description", "label", "state change"],
+)
+def test_whatever_makes_a_job_large_counts(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_jobs, "MAX_CHARACTERS", 60)
+    known = KnownJobs()
+    known.remember(job, None)
+    assert known.among([job.job_id]) == []
+
+
 def test_a_job_larger_than_all_room_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_jobs, "MAX_CHARACTERS", 10)
     known, job = KnownJobs(), a_job(a_definition(target=Target("https://api.example.com", "a" * 11)))
@@ -83,3 +113,13 @@ def test_what_is_over_or_has_no_bound_is_not_remembered(execution: Execution) ->
     known = KnownExecutions()
     known.remember([execution])
     assert known.among([execution.execution_id]) == []
+
+
+def test_parts_that_may_be_large_are_not_kept_for_the_next_document() -> None:
+    codec = Codec()
+    check = ResponseCheck(json_path_equals="$.a", json_value='"' + "a" * 60 + '"')
+    for checks, kept in (((), True), ((check,), False)):
+        document = codec.encode(a_definition(response=ResponsePolicy(checks=checks)))
+        first, second = (codec.decode(document, JobDefinition).response for _ in range(2))
+        assert first == second
+        assert (first is second) is kept

@@ -43,7 +43,7 @@ _SHARED = (CatchUpPolicy, RateLimitPolicy, RetryPolicy, TimeoutPolicy)
 """Small parts that most jobs have in common: encoded once, and the document shared. Nobody may change what `encode`
 returns below its top level."""
 
-_ALIKE = (*_SHARED, CallbackPolicy, ResponsePolicy, Schedule)
+_ALIKE = (*_SHARED, CallbackPolicy, Schedule)
 """Parts that are decoded once for each of their contents, and the value shared: no value can be changed. They are most
 of what decoding a job costs, and a job is decoded twice for each execution."""
 
@@ -97,6 +97,13 @@ def _converter() -> Converter:
     )
     for alike in _ALIKE:
         converter.register_structure_hook(alike, _remembering(make_dict_structure_fn(alike, converter)))
+    # Checks may be large, and memory must not depend on what callers send.
+    decode_checks = make_dict_structure_fn(ResponsePolicy, converter)
+    decode_plain = _remembering(decode_checks)
+    converter.register_structure_hook(
+        ResponsePolicy,
+        lambda document, kind: (decode_checks if document.get("checks") else decode_plain)(document, kind),
+    )
     # Executions are many: what holds its default is left out, for only the scheduler itself writes them.
     for kind in (Attempt, StoredResponse):
         converter.register_unstructure_hook(

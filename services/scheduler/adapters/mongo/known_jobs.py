@@ -35,7 +35,7 @@ MAX_JOBS = 20_000
 """Twice the attempts that a few executors hold at a time and those on their way to them; a job takes about 2 KB."""
 
 MAX_CHARACTERS = 20_000_000
-"""Of prompts and templates of all remembered jobs together, which bounds the memory where they are large."""
+"""Of the texts of all remembered jobs together, which bounds the memory where they are large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,7 @@ class KnownJobs:
     def remember(self, job: Job, key_ids: list[str] | None) -> None:
         """Remember a job as it is stored, with its secrets sealed under these keys."""
         self._forget(job.job_id)
-        target = job.definition.target
-        size = len(target.prompt) + (len(target.body.template) if target.body else 0)
+        size = _characters(job)
         self._jobs[job.job_id] = _Known(job, key_ids, size)
         self._size += size
         while len(self._jobs) > MAX_JOBS or self._size > MAX_CHARACTERS:
@@ -101,3 +100,21 @@ class KnownJobs:
         job = replace(job, next_fire_time=moved[0], next_due_time=moved[1], consecutive_failures=moved[2])
         self._jobs[job_id] = replace(known, job=job)
         return job
+
+
+def _characters(job: Job) -> int:
+    """Return the characters of the texts that may be long."""
+    definition = job.definition
+    target = definition.target
+    size = len(definition.description) + len(target.url) + len(target.prompt) + len(definition.callback.url)
+    if target.body is not None:
+        size += len(target.body.template)
+    for header in target.headers:
+        size += len(header.name) + len(header.value) + len(header.sealed)
+    for check in definition.response.checks:
+        size += len(check.json_path_exists) + len(check.json_path_equals) + len(check.json_value)
+    for key, value in definition.labels.items():
+        size += len(key) + len(value)
+    for change in job.state_changes:
+        size += len(change.actor) + len(change.note)
+    return size
