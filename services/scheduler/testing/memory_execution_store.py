@@ -94,6 +94,11 @@ class MemoryExecutionStore(MemoryLeaseWrites, MemoryCancelWrites):
         """Return executions as some replica inserted or granted them, however they stand by now."""
         return {e_id: self._recalled[e_id] for e_id in execution_ids if e_id in self._recalled}
 
+    async def confirm(self) -> None:
+        """Return at once: what is read here is there for good."""
+        async with operation(self._checkpoint, "executions.confirm"):
+            pass
+
     async def load_with_answers(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
         """Return the executions that exist, by id, of any org, with their answers but not the answers' bytes."""
         async with operation(self._checkpoint, "executions.load_with_answers"):

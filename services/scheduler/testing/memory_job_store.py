@@ -139,6 +139,11 @@ class MemoryJobStore:
         """Return jobs as some replica inserted or loaded them, however they stand by now."""
         return {job_id: self._recalled[job_id] for job_id in job_ids if job_id in self._recalled}
 
+    async def confirm(self) -> None:
+        """Return at once: what is read here is there for good."""
+        async with operation(self._checkpoint, "jobs.confirm"):
+            pass
+
     async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
         """Return which of the jobs exist."""
         async with operation(self._checkpoint, "jobs.find_existing"):

@@ -115,6 +115,8 @@ class BeginAttempts:
     async def begun(self, request_id: str) -> BeginBatch:
         """Return what an earlier copy of a poll was granted; its answer was lost on the way, and nobody knows of it."""
         found = await self.executions.find_begun(request_id, self.clock.now())
+        if found:
+            await self.executions.confirm()
         jobs, unreadable = await self._load_jobs(found)
         return BeginBatch(
             granted=[
@@ -191,11 +193,12 @@ class BeginAttempts:
         writes: list[GrantWrite] = []
         ends: list[FinishWrite] = []
         later: list[Execution] = []
+        repeated: list[GrantedAttempt] = []
         async for execution in in_turns(found):
             job = jobs.get(execution.job_id)
             readable = execution.job_id not in unreadable
             if job is not None and readable and _is_repetition(execution, request_id):
-                batch.granted.append(GrantedAttempt(execution, job, execution.attempt_number, execution.fencing_token))
+                repeated.append(GrantedAttempt(execution, job, execution.attempt_number, execution.fencing_token))
                 continue
             if job is None and not readable:
                 batch.refused[execution.execution_id] = Refuse("NOT_READY")
@@ -219,6 +222,10 @@ class BeginAttempts:
                     batch.refused[execution.execution_id] = Refuse("FINAL")
                 case Refuse() as refusal:
                     batch.refused[execution.execution_id] = refusal
+        if repeated:
+            # A grant that is lost with its primary is given to another executor under the same token.
+            await self.executions.confirm()
+            batch.granted += repeated
         await self._end(ends, jobs)
         if later:
             # Otherwise the oldest of them would be all that a poll finds.

@@ -37,12 +37,12 @@ class CancelExecution:
         cancellation = Cancellation("CANCELLED_BY_CALLER", caller.subject, note)
         for _ in range(MAX_TRIES):
             execution = await self.executions.get(caller.scope, execution_id)
-            if execution.state.is_final:
+            running = execution.state is ExecutionState.RUNNING
+            if execution.state.is_final or (running and execution.cancel_reason):
+                await self.executions.confirm()
                 return execution
             now = truncate_to_millis(self.clock.now())
-            if execution.state is ExecutionState.RUNNING:
-                if execution.cancel_reason:
-                    return execution
+            if running:
                 await self.executions.request_cancel(
                     execution, cancellation, audit=_event(caller, execution, note, now)
                 )

@@ -142,6 +142,7 @@ class ChangeJobState:
         job = found
         for _ in range(MAX_TRIES):
             if job.state is already:
+                await self.jobs.confirm()
                 return job, False
             now = truncate_to_millis(self.clock.now())
             changed = replace(change(job, now), revision=job.revision + 1)

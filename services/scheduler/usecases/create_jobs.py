@@ -184,6 +184,8 @@ class CreateJobs:
     async def _without_room(self, caller: Caller, drafts: Sequence[Draft]) -> dict[str, Outcome]:
         """Refuse drafts above the org's quota, but for those that come to no new job."""
         outcomes = await self._foretell(caller, drafts)
+        if outcomes:
+            await self.jobs.confirm()
         for job_id, outcome in outcomes.items():
             if isinstance(outcome, CreatedJob) and not outcome.replayed:
                 outcomes[job_id] = await self.quotas.jobs_exceeded(caller.scope.org_id)

@@ -136,6 +136,10 @@ class JobStore(Protocol):
         """
         ...
 
+    async def confirm(self) -> None:
+        """Return when all that was read of jobs before is durable; as `ExecutionStore.confirm`."""
+        ...
+
     async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
         """Return which of the jobs exist, whether this version can read them or not."""
         ...
@@ -314,6 +318,14 @@ class ExecutionStore(Protocol):
         """Return those of the executions that this replica remembers, as it inserted or granted them; without a read.
 
         They may stand otherwise by now, so what is built on them is written by compare-and-set.
+        """
+        ...
+
+    async def confirm(self) -> None:
+        """Return when all that was read of executions before is durable.
+
+        A read may show a write that is under way still and comes to nothing when the primary dies. Whoever answers for
+        one that an earlier copy of a call made, and writes nothing itself, waits for it first (promise P9).
         """
         ...
 

@@ -70,6 +70,8 @@ class ReportAttempts:
             elif _holds_lease(execution, report) and report.execution_id not in writes:
                 job = callback_job(execution) if execution.callback else jobs.get(execution.job_id)
                 writes[report.execution_id] = self._write(report, execution, job)
+        if counted:
+            await self.executions.confirm()
         # A repetition is not decided again: the clock or an edit of the job could turn a retry into an end.
         ended = [executions[execution_id] for (execution_id, _), state in counted.items() if state.is_final]
         await self.settle([settled_write(execution, self.clock.now()) for execution in ended], jobs)

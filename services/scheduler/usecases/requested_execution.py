@@ -89,7 +89,10 @@ class RequestExecution:
 
     async def _find(self, execution_id: str) -> Execution | None:
         # The id holds the job's, which was read within the caller's scope.
-        return (await self.executions.load([execution_id])).get(execution_id)
+        first = (await self.executions.load([execution_id])).get(execution_id)
+        if first is not None:
+            await self.executions.confirm()
+        return first
 
     async def _start(
         self,

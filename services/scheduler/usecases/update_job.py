@@ -65,6 +65,7 @@ class UpdateJob:
             now = truncate_to_millis(self.clock.now())
             check_definition(definition, now, known_schedule=job.definition.schedule)
             if definition == job.definition:
+                await self.jobs.confirm()
                 return job
             if definition.schedule != job.definition.schedule:
                 await self._check_interval(job.org_id, definition, now)

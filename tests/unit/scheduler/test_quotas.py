@@ -68,8 +68,15 @@ async def test_a_repetition_is_answered_in_a_full_org():
     world = World()
     create = creating(world, Org(world, max_jobs=1))
     first = await create.one(CALLER, submission(1, key="once"))
+    confirmed: list[str] = []
+
+    async def note(checkpoint: str) -> None:
+        confirmed.extend([checkpoint] if "confirm" in checkpoint else [])
+
+    world.on_checkpoint = note
     again = await create.one(CALLER, submission(1, key="once"))
     assert (again.replayed, again.job.job_id) == (True, first.job.job_id)
+    assert confirmed == ["jobs.confirm.before", "jobs.confirm.after"]
 
 
 async def test_a_schedule_that_fires_too_often_is_not_created():

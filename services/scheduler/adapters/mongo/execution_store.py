@@ -120,6 +120,11 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
         """Return those of the executions that are remembered, as they were inserted or granted."""
         return self._known.get(execution_ids)
 
+    async def confirm(self) -> None:
+        """Return when all that was read before is durable."""
+        # It matches nothing, and is acknowledged when a majority has all that came before it.
+        await self._executions.update_one({"_id": ""}, {"$unset": {"state": ""}})
+
     async def load_with_answers(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
         """Return the executions that exist, by id, of any org, with their answers but not the answers' bytes."""
         cursor = self._executions.find({"_id": {"$in": list(execution_ids)}}, _WITHOUT_ANSWER_BYTES)

@@ -184,6 +184,11 @@ class MongoJobStore:
         self._known.remember(job, document.get("secret_key_ids"))
         return job
 
+    async def confirm(self) -> None:
+        """Return when all that was read before is durable."""
+        # It matches nothing, and is acknowledged when a majority has all that came before it.
+        await self._jobs.update_one({"_id": ""}, {"$unset": {"state": ""}})
+
     async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
         """Return which of the jobs exist, whether this version can read them or not."""
         cursor = self._jobs.find({"_id": {"$in": list(job_ids)}}, {"_id": 1})
