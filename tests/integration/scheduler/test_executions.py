@@ -83,6 +83,27 @@ async def reason_of(call: object) -> str:
     return refusal(raised.value).reason
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_of_two_leases_of_one_execution_the_present_one_is_renewed(
+    api: ServedScheduler, order: tuple[int, int]
+) -> None:
+    # An executor that lost a lease and was granted the execution again holds both until it hears of the loss.
+    execution = await run(api)
+    first = await begun(api, execution)
+    await api.report(first, result=attempt_service_pb2.AttemptReport.RESULT_RELEASED)
+    second = await begun(api, execution)
+    leases = [
+        attempt_service_pb2.AttemptLease(execution_id=grant.execution_id, fencing_token=grant.fencing_token)
+        for grant in (first, second)
+    ]
+    answer = await api.attempts.ExtendLeases(
+        attempt_service_pb2.ExtendLeasesRequest(executor_id="executor-1", leases=[leases[place] for place in order])
+    )
+    verdicts = {extension.lease.fencing_token: extension.verdict for extension in answer.extensions}
+    extension = attempt_service_pb2.LeaseExtension
+    assert verdicts == {1: extension.VERDICT_LOST, 2: extension.VERDICT_EXTENDED}
+
+
 async def test_a_waiting_execution_is_cancelled_at_once(api: ServedScheduler) -> None:
     execution = await run(api)
     cancelled = await cancel(api, execution.execution_id)

@@ -96,11 +96,21 @@ class AttemptService(attempt_service_pb2_grpc.AttemptServiceServicer):
     async def ExtendLeases(self, request: pb.ExtendLeasesRequest, context: Context) -> pb.ExtendLeasesResponse:
         """Renew leases."""
         _check_batch(request.leases, "leases")
-        leases = {lease.execution_id: lease.fencing_token for lease in request.leases}
+        # An executor may hold two leases of one execution until it hears that the older one is lost.
+        leases: dict[str, int] = {}
+        for lease in request.leases:
+            leases[lease.execution_id] = max(lease.fencing_token, leases.get(lease.execution_id, 0))
         verdicts = await self._extend(_known(request.executor_id, "executor_id"), leases)
         return pb.ExtendLeasesResponse(
             extensions=[
-                pb.LeaseExtension(lease=lease, verdict=_VERDICTS[verdicts[lease.execution_id]])
+                pb.LeaseExtension(
+                    lease=lease,
+                    verdict=(
+                        _VERDICTS[verdicts[lease.execution_id]]
+                        if lease.fencing_token == leases[lease.execution_id]
+                        else pb.LeaseExtension.VERDICT_LOST
+                    ),
+                )
                 for lease in request.leases
             ],
             server_time=to_timestamp(self._clock.now()),
