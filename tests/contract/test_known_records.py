@@ -240,6 +240,16 @@ async def test_a_job_that_is_gone_is_not_remembered(in_mongo: bool) -> None:
     assert await store.load([job.job_id]) == {}
 
 
+@pytest.mark.parametrize("field", ["revision", "update_time", "state", "next_fire_time", "consecutive_failures"])
+async def test_a_job_that_cannot_be_read_any_more_holds_up_no_other(in_mongo: bool, field: str) -> None:
+    store, broken, sound = jobs(), a_job(), a_job()
+    await store.insert_new([broken, sound])
+    await store.load([broken.job_id, sound.job_id])
+    await JobDocument.get_pymongo_collection().update_one({"_id": broken.job_id}, {"$unset": {field: ""}})
+    for _ in range(2):
+        assert await store.load([broken.job_id, sound.job_id]) == {sound.job_id: sound}
+
+
 async def test_known_and_unknown_records_come_together(in_mongo: bool) -> None:
     store, known, unknown = jobs(), a_job(), a_job()
     await store.insert_new([known, unknown])

@@ -31,6 +31,9 @@ MOVING_FIELDS = {
 }
 """What tells whether a remembered job still stands, and what of it may have moved."""
 
+_ALWAYS_THERE = MOVING_FIELDS.keys() - {"state_time", "duplicate_until", "secret_key_ids"}
+"""Without one of these a document cannot be read, which the whole read of it tells."""
+
 MAX_JOBS = 20_000
 """Twice the attempts that a few executors hold at a time and those on their way to them; a job takes about 2 KB."""
 
@@ -85,7 +88,8 @@ class KnownJobs:
             return None
         job = known.job
         if (
-            document["revision"] != job.revision
+            not document.keys() >= _ALWAYS_THERE
+            or document["revision"] != job.revision
             or document["update_time"] != job.update_time
             or document["state"] != job.state
             or document.get("state_time") != job.state_time
