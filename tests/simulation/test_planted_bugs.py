@@ -11,7 +11,7 @@ from tests.support.simulation.simulation import quickened, simulate
 MOST_SEEDS = 200
 """Plain seeds find all of them as well, some of them after hundreds; the troubles that a bug needs save that time."""
 
-NEARBY = {"renewed_lease_is_ended_as_lost": 570}
+NEARBY = {"repeated_begin_believes_an_old_memory": 270}
 """Where to begin, for what takes long: shortly before a seed that found it."""
 
 HELPFUL = {
@@ -26,6 +26,7 @@ HELPFUL = {
     "nobody_settles_what_a_dead_process_left": {Trouble.CRASHES, Trouble.BAD_TARGET},
     "overlap_slot_is_released_before_the_end": {Trouble.BAD_TARGET},
     "pause_forgets_what_fired": {Trouble.CALLERS, Trouble.FREEZES},
+    "repeated_begin_believes_an_old_memory": {Trouble.LOST_MESSAGES, Trouble.BAD_TARGET},
     "repeated_begin_gets_another_token": {Trouble.LOST_MESSAGES},
     "renewed_lease_is_ended_as_lost": {Trouble.FREEZES, Trouble.SLOW_DATABASE},
     "report_without_token_check": {

@@ -268,6 +268,20 @@ def repeated_begin_gets_another_token() -> Iterator[None]:
 
 
 @planted
+def repeated_begin_believes_an_old_memory() -> Iterator[None]:
+    """A begin that is repeated is told the token that follows on what its replica remembers, not the one of its grant.
+
+    Not an invention: it was so while the simulated replicas shared one memory, which was as new as the database.
+    """
+
+    def is_held_by(stored: Execution, request_id: str, _token: int) -> bool:
+        return stored.state is ExecutionState.RUNNING and stored.begin_request_id == request_id
+
+    with patch.object(memory_lease_writes, "_is_held_by", is_held_by):
+        yield
+
+
+@planted
 def lost_lease_is_granted_anew_under_fail() -> Iterator[None]:
     """A lease that ran out is always granted anew, also where the job says that nothing may be sent twice."""
 

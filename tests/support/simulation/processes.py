@@ -108,8 +108,7 @@ class Scheduler(Process):
 
     def __init__(self, around: Surroundings, number: int, generation: int) -> None:
         super().__init__(around, number, generation)
-        clock = self.clock
-        jobs, executions = around.storage.of_new_replica()
+        jobs, executions, clock = around.storage.jobs_of_new_replica(), around.storage.executions, self.clock
         nudge = InProcessNudge()
         callbacks = WriteCallbacks(jobs, executions, Orgs(), nudge, clock)
         settle = SettleFinished(jobs, executions, nudge, clock, callbacks)

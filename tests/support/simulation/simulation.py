@@ -205,8 +205,13 @@ class Simulation:
         if not any(self.plan.offsets.values()) or not isinstance(process, Executor):
             return timedelta(0)
         best = process.estimator._best()
-        known = (best.round_trip / 2 if best else timedelta(seconds=1)) + timedelta(milliseconds=5)
-        return known + timedelta(seconds=self.plan.offsets["scheduler"])
+        unknown = timedelta(0)
+        if best is None:
+            unknown = timedelta(seconds=1)
+        elif not process.estimator.offset():
+            # It may be off by what the measurement could not tell from nothing, in both halves of the way.
+            unknown = best.round_trip
+        return unknown + timedelta(milliseconds=5) + timedelta(seconds=self.plan.offsets["scheduler"])
 
     # Callers
 

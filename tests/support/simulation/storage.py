@@ -63,11 +63,11 @@ class Storage:
         self.due = MemoryDueProbe(self.jobs, self.executions, self._checkpoint)
         self.stream = FakeDueStream(self.world)
 
-    def of_new_replica(self) -> tuple[SplitJobs, SplitExecutions]:
-        """Return the stores as a new replica has them: the same records, of which it remembers nothing."""
-        jobs, executions = copy.copy(self.jobs), copy.copy(self.executions)
-        jobs._recalled, executions._recalled = {}, {}
-        return jobs, executions
+    def jobs_of_new_replica(self) -> SplitJobs:
+        """Return the jobs as a new replica has them: the same records, of which it remembers nothing."""
+        jobs = copy.copy(self.jobs)
+        jobs._recalled = {}
+        return jobs
 
     async def _checkpoint(self, name: str) -> None:
         if name.endswith(".after"):
@@ -94,18 +94,34 @@ class SplitJobs(MemoryJobStore):
 
 
 class SplitExecutions(MemoryExecutionStore):
-    """Executions whose batches come to pass in parts."""
+    """Executions whose batches come to pass in parts, and of which each replica remembers what it wrote itself."""
 
     def __init__(self, rng: Random, world: World, checkpoint: Checkpoint) -> None:
         super().__init__(RETENTION, world, checkpoint)
         self._rng = rng
+        self._written: dict[str, list[Execution]] = {}
+        """As inserted and as granted; any of them may be the last that one of the replicas has written."""
+
+    def recall(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
+        # In an order of its own: that of a set differs between processes, and a seed takes one way.
+        written = {e_id: self._written[e_id] for e_id in sorted(execution_ids) if e_id in self._written}
+        return {e_id: self._rng.choice(states) for e_id, states in written.items() if self._rng.random() < 0.8}
+
+    def _note_written(self, execution_ids: Iterable[str]) -> None:
+        for execution_id in execution_ids:
+            states = self._written.setdefault(execution_id, [])
+            latest = self._recalled.get(execution_id)
+            if latest is not None and latest not in states:
+                states.append(latest)
 
     async def insert_new(self, executions: Sequence[Execution], *, audit: AuditEvent | None = None) -> None:
         for part in parts(self._rng, executions):
             await super().insert_new(part, audit=audit)
+            self._note_written(execution.execution_id for execution in part)
 
     async def grant(self, lease: Lease, grants: Sequence[GrantWrite]) -> GrantResult:
         results = [await super(SplitExecutions, self).grant(lease, part) for part in parts(self._rng, grants)]
+        self._note_written(grant.execution.execution_id for grant in grants)
         return GrantResult(
             frozenset().union(*(result.granted for result in results)),
             frozenset().union(*(result.overlapping for result in results)),

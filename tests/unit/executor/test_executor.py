@@ -278,6 +278,18 @@ async def test_an_attempt_whose_lease_ran_out_before_its_post_is_handed_back_uns
     assert (bench.results(), bench.acknowledged()) == ({"e1": Result.RELEASED}, {"e1"})
 
 
+async def test_an_attempt_that_was_frozen_over_its_instant_and_its_lease_is_handed_back_unsent(start: Start) -> None:
+    bench = start()
+    bench.deliver("e1", due=1.25)
+    await bench.pass_time(1.2)
+    # Its connection stands, and the process stands still.
+    bench.clock._move_to(bench.clock.monotonic() + 40)
+    await bench.pass_time(0.1)
+    assert bench.target.started == []
+    assert bench.observer.lags == []
+    assert bench.results() == {"e1": Result.RELEASED}
+
+
 async def test_a_deferred_attempt_goes_back_unsent(start: Start) -> None:
     bench = start()
     bench.gates.verdict = lambda ask: Deferred(ask.now + 30 * SECOND, DeferReason.JOB_RATE_LIMIT)
