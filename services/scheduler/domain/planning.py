@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from libs.common.errors import PunctualError
 from libs.common.value_type import value_type
 from services.scheduler.domain.job import CatchUpMode, CatchUpPolicy
 from services.scheduler.domain.schedule import Schedule, due_time, next_fire
@@ -23,6 +24,10 @@ MAX_DECISIONS = 500
 
 MISFIRE_GRACE = timedelta(seconds=60)
 """How late a fire may be seen and still count as on time for the catch-up policy."""
+
+UNUSABLE = (PunctualError, ValueError, OverflowError)
+"""What a stored schedule raises that cannot be evaluated any more, such as one whose zone the time zone database
+dropped."""
 
 
 @value_type

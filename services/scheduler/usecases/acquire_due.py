@@ -13,12 +13,11 @@ from typing import Any, Protocol
 
 from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
-from libs.common.errors import PunctualError
 from libs.common.instants import truncate_to_millis
 from services.scheduler.domain.catch_up_pace import CatchUpPace
 from services.scheduler.domain.execution import Execution, Phase
 from services.scheduler.domain.job import JobState
-from services.scheduler.domain.planning import MISFIRE_GRACE, FirePlan, PlannedFire, plan_fires
+from services.scheduler.domain.planning import MISFIRE_GRACE, UNUSABLE, FirePlan, PlannedFire, plan_fires
 from services.scheduler.usecases.audit import stop_event
 from services.scheduler.usecases.materialize import held_back, materialize
 from services.scheduler.usecases.org_turns import Look, OrgTurns
@@ -185,8 +184,8 @@ class AcquireDue:
                 break
             try:
                 plan = plan_fires(job.cursor, now, until)
-            except (PunctualError, ValueError, OverflowError) as error:
-                # Such as a zone that the time zone database dropped. Left ACTIVE, it would fail every tick for all.
+            except UNUSABLE as error:
+                # Left ACTIVE, it would fail every tick for all.
                 await self._stop_unusable(job.cursor.job_id, str(error)[:MAX_STOP_NOTE], now)
                 continue
             plans.append((job, plan))

@@ -15,6 +15,7 @@ from libs.common.clock import Clock
 from libs.common.errors import AbortedError, FailedPreconditionError, InvalidArgumentError
 from libs.common.instants import truncate_to_millis
 from services.scheduler.domain.job import Job, JobState, StateChange, with_state
+from services.scheduler.domain.planning import UNUSABLE
 from services.scheduler.domain.schedule import TZDATA_VERSION, due_time, next_fire
 from services.scheduler.usecases.audit import JobAudit
 from services.scheduler.usecases.caller import Caller
@@ -81,7 +82,10 @@ class ChangeJobState:
 
         def to_active(job: Job, now: datetime) -> Job:
             _require(job, {JobState.PAUSED, JobState.FAILED}, "resume")
-            fire = next_fire(job.definition.schedule, now)
+            try:
+                fire = next_fire(job.definition.schedule, now)
+            except UNUSABLE:
+                fire = None
             if fire is None:
                 raise FailedPreconditionError(
                     "NO_FURTHER_FIRE",

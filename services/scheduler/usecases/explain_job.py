@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +18,7 @@ from libs.common.errors import FieldViolation, InvalidArgumentError
 from services.scheduler.domain.execution import Execution, scheduled_execution_id
 from services.scheduler.domain.explanation import Explanation, explain_absence, explain_execution
 from services.scheduler.domain.job import KEPT_STATE_CHANGES, Job
+from services.scheduler.domain.planning import UNUSABLE
 from services.scheduler.domain.schedule import next_fire
 from services.scheduler.usecases.caller import Caller
 from services.scheduler.usecases.ports import ExecutionStore, JobStore
@@ -112,7 +114,9 @@ class ExplainJob:
             begin = max(begin, job.state_changes[0].time)
         if after is not None:
             begin = max(begin, after[0])
-        fire = next_fire(job.definition.schedule, begin)
-        while fire is not None and fire <= end:
-            yield fire
-            fire = next_fire(job.definition.schedule, fire)
+        # Of a schedule that cannot be evaluated any more only the records tell.
+        with suppress(*UNUSABLE):
+            fire = next_fire(job.definition.schedule, begin)
+            while fire is not None and fire <= end:
+                yield fire
+                fire = next_fire(job.definition.schedule, fire)

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from services.scheduler.domain.begin import is_one_time, takes_overlap_slot
 from services.scheduler.domain.execution import Cause, Execution, ExecutionState, Phase, scheduled_execution_id
 from services.scheduler.domain.job import Job, JobState
-from services.scheduler.domain.planning import FireCursor, PlannedFire, plan_fires
-from services.scheduler.domain.schedule import due_time
+from services.scheduler.domain.planning import UNUSABLE, FireCursor, FirePlan, PlannedFire, plan_fires
+from services.scheduler.domain.schedule import OneTimeAt, Schedule, due_time
 from services.scheduler.usecases.ports import DueJob, ExecutionStore
 
 _HOLD_REASONS = {JobState.PAUSED: "JOB_PAUSED", JobState.FAILED: "JOB_FAILED"}
@@ -55,7 +55,8 @@ async def settle_cursor(
     """Record the fires of a job's ACTIVE time that its cursor stands before, since a change is to move it past them.
 
     They end SKIPPED with the reason; without one they run, as the tick would have made them run. A job that the
-    scheduler itself stopped stands as it stood then: what fired before its stop, and only that, is skipped for it.
+    scheduler itself stopped stands as it stood then: what fired before its stop, and only that, is skipped for it. Of a
+    schedule that cannot be evaluated any more just the fire at the cursor is known.
     """
     until, reason = now, skip_reason
     if job.state in _HOLD_REASONS:
@@ -65,9 +66,11 @@ async def settle_cursor(
     fire_time = job.next_fire_time
     while fire_time is not None and fire_time <= until:
         due_job = _due_part(job, fire_time)
-        # A fire counts from its fire time on, also while its jitter holds it back.
-        due = max(until, due_time(job.definition.schedule, job.job_id, fire_time))
-        plan = plan_fires(due_job.cursor, now, due)
+        try:
+            plan = _plan(due_job.cursor, now, until)
+        except UNUSABLE:
+            # The job could neither be mended nor deleted otherwise.
+            plan = _plan(replace(due_job.cursor, schedule=Schedule(OneTimeAt(fire_time))), now, until)
         fires = [replace(f, skip_reason=f.skip_reason or reason) for f in plan.fires if f.fire_time <= until]
         # The tick takes over those that run, as it takes over retries; if it made them itself meanwhile, these change
         # nothing.
@@ -80,6 +83,11 @@ async def settle_cursor(
             ]
         )
         fire_time = plan.next_fire_time
+
+
+def _plan(cursor: FireCursor, now: datetime, until: datetime) -> FirePlan:
+    # A fire counts from its fire time on, also while its jitter holds it back.
+    return plan_fires(cursor, now, max(until, due_time(cursor.schedule, cursor.job_id, cursor.next_fire_time)))
 
 
 def held_back(execution: Execution, until: datetime) -> Execution:
