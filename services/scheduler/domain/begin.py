@@ -79,7 +79,9 @@ def _decide_ready(execution: Execution, job: Job | None, now: datetime) -> Begin
     if job is None or execution.attempt_number > 0 or execution.cause is not Cause.SCHEDULE:
         return Grant()
     if not _schedule_still_fires(execution, job):
-        return Skip("SCHEDULE_CHANGED")
+        # As with a job that is held: the schedule may be changed back before.
+        early = execution.fire_time > now
+        return Refuse("SCHEDULE_UNDECIDED", execution.fire_time) if early else Skip("SCHEDULE_CHANGED")
     late = now - (execution.available_time or execution.due_time)
     if late > max(job.definition.catch_up.window, MISFIRE_GRACE):
         return Skip("CATCH_UP_WINDOW")

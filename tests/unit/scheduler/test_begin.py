@@ -129,6 +129,13 @@ def test_a_fire_of_an_older_schedule_runs_if_the_new_one_has_it(
     assert decide_begin(OLD_FIRE, job(**changes), at(60)) == expected
 
 
+def test_a_fire_that_the_new_schedule_lacks_is_not_decided_before_it_comes() -> None:
+    hourly = a_definition(schedule=Schedule(Cron("30 * * * *")))
+    present = job(schedule_revision=2, schedule_time=NOW, definition=hourly)
+    assert decide_begin(OLD_FIRE, present, at(59)) == Refuse("SCHEDULE_UNDECIDED", at(60))
+    assert decide_begin(OLD_FIRE, present, at(60)) == Skip("SCHEDULE_CHANGED")
+
+
 @pytest.mark.parametrize(
     ("late", "window", "expected"),
     [

@@ -60,6 +60,21 @@ async def an_unusable_job(world: World, downtime: timedelta = 5 * MINUTE) -> Job
     return job
 
 
+async def test_a_schedule_that_is_changed_back_before_its_fire_has_it_still(world: World, update: UpdateJob) -> None:
+    job = await world.job()
+    await world.advance(58.5)
+    (execution_id,) = await world.delivered()
+    await reschedule(update, job, Schedule(Cron("30 * * * *")))
+    await world.advance(0.5)
+    refusal = (await world.begin(execution_id)).refused[execution_id]
+    assert (refusal.reason, refusal.retry_time) == ("SCHEDULE_UNDECIDED", at(60))
+    await reschedule(update, job, EVERY_MINUTE)
+    await world.advance(1)
+    await world.tick()
+    assert (await world.run(execution_id)).state is S.SUCCEEDED
+    assert list(world.fires(job)) == [at(60)]
+
+
 async def test_a_job_stopped_for_its_schedule_is_mended_by_an_update(world: World, update: UpdateJob) -> None:
     job = await an_unusable_job(world)
     await world.tick()

@@ -371,8 +371,8 @@ class AttemptRefusal(_message.Message):
     execution_id: _builtins.str
     """The execution."""
     reason: _builtins.str
-    """Why: NOT_READY, LEASED, FINAL, NOT_FOUND, SKIPPED, OVERLAP_UNDECIDED, JOB_STATE_UNDECIDED, QUEUED (behind another
-    execution of its job), LATER (the reply was full).
+    """Why: NOT_READY, LEASED, FINAL, NOT_FOUND, SKIPPED, OVERLAP_UNDECIDED, JOB_STATE_UNDECIDED, SCHEDULE_UNDECIDED,
+    QUEUED (behind another execution of its job), LATER (the reply was full).
     """
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
