@@ -113,31 +113,33 @@ class CreateJobs:
     def _draft(self, caller: Caller, submission: Submission, least: timedelta) -> Draft | PunctualError:
         now = truncate_to_millis(self.clock.now())
         definition = submission.definition
+        refusal: InvalidArgumentError | None = None
         try:
-            check_definition(definition, now)
-            check_idempotency_key(submission.idempotency_key)
+            _check(submission, now, least)
         except InvalidArgumentError as error:
-            return error
-        if violations := list(check_interval(definition.schedule, now, least)):
-            return InvalidArgumentError(violations)
+            if not (submission.idempotency_key and _may_have_been_sound(error)):
+                return error
+            refusal = error
         if not caller.scope.allows(definition.project_id):
             return InvalidArgumentError.of(
                 "project_id", "PROJECT_NOT_ALLOWED", f"the credential does not cover project {definition.project_id!r}"
             )
         return Draft(
-            self._new_job(caller, submission, now),
+            self._new_job(caller, submission, now, None if refusal else first_fire(definition.schedule, now)),
             validate_only=submission.validate_only,
             allow_duplicate=submission.allow_duplicate,
+            refusal=refusal,
         )
 
     async def _decide(self, caller: Caller, drafts: Sequence[Draft | PunctualError]) -> list[Outcome]:
         """Store drafts, or foretell what storing them would come to; a draft that is refused already stays so."""
-        sound = [draft for draft in drafts if isinstance(draft, Draft)]
+        sound = [draft for draft in drafts if isinstance(draft, Draft) and draft.refusal is None]
         wanted = [draft for draft in sound if not draft.validate_only]
         room = await self.quotas.room_for_jobs(caller.scope.org_id, len(wanted)) if wanted else 0
         outcomes = await self._store(caller, wanted[:room])
         outcomes |= await self._without_room(caller, wanted[room:])
         outcomes |= await self._foretell(caller, [draft for draft in sound if draft.validate_only])
+        outcomes |= await self._repeated(caller, [draft for draft in drafts if isinstance(draft, Draft)])
         return [outcomes[draft.job.job_id] if isinstance(draft, Draft) else draft for draft in drafts]
 
     async def _store(self, caller: Caller, drafts: Sequence[Draft]) -> dict[str, Outcome]:
@@ -191,6 +193,16 @@ class CreateJobs:
                 outcomes[job_id] = await self.quotas.jobs_exceeded(caller.scope.org_id)
         return outcomes
 
+    async def _repeated(self, caller: Caller, drafts: Sequence[Draft]) -> dict[str, Outcome]:
+        """Answer drafts that may not be stored by now, but repeat what was stored, as the first call was answered."""
+        refusals = {draft.job.job_id: draft.refusal for draft in drafts if draft.refusal is not None}
+        outcomes = await self._foretell(caller, [draft for draft in drafts if draft.refusal is not None])
+        for job_id, refusal in refusals.items():
+            outcome = outcomes[job_id]
+            if not (isinstance(outcome, CreatedJob) and outcome.replayed):
+                outcomes[job_id] = refusal
+        return outcomes
+
     async def _foretell(self, caller: Caller, drafts: Sequence[Draft]) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
         if not drafts:
@@ -211,9 +223,8 @@ class CreateJobs:
         if due is not None:
             self.nudge.notify(due)
 
-    def _new_job(self, caller: Caller, submission: Submission, now: datetime) -> Job:
+    def _new_job(self, caller: Caller, submission: Submission, now: datetime, fire: datetime | None) -> Job:
         job_id, definition = new_id(), submission.definition
-        fire = first_fire(definition.schedule, now)
         return Job(
             job_id=job_id,
             org_id=caller.scope.org_id,
@@ -231,3 +242,15 @@ class CreateJobs:
             tzdata_version=TZDATA_VERSION,
             trace_parent=format_trace_parent(),
         )
+
+
+def _check(submission: Submission, now: datetime, least: timedelta) -> None:
+    check_definition(submission.definition, now)
+    check_idempotency_key(submission.idempotency_key)
+    if violations := list(check_interval(submission.definition.schedule, now, least)):
+        raise InvalidArgumentError(violations)
+
+
+def _may_have_been_sound(error: InvalidArgumentError) -> bool:
+    """Whether a submission may have been sound before: whether a schedule still fires is a question of the time."""
+    return all(violation.field.partition(".")[0] == "schedule" for violation in error.violations)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from libs.common.errors import AlreadyExistsError
+from libs.common.errors import AlreadyExistsError, InvalidArgumentError
 from services.scheduler.domain.job import Job
 from services.scheduler.usecases.caller import OrgScope
 from services.scheduler.usecases.ports import JobStore, SecretOpener
@@ -24,6 +24,8 @@ class Draft:
     job: Job
     validate_only: bool = False
     allow_duplicate: bool = False
+    refusal: InvalidArgumentError | None = None
+    """Why it may not be stored by now: all that it can be is a repetition."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from services.scheduler.domain.org import OrgSettings
 from services.scheduler.domain.schedule import Cron, Schedule
 from services.scheduler.usecases.audit import JobAudit
 from services.scheduler.usecases.caller import Caller, OrgScope
-from services.scheduler.usecases.create_jobs import CreateJobs, Submission
+from services.scheduler.usecases.create_jobs import CreatedJob, CreateJobs, Submission
 from services.scheduler.usecases.org_settings import OrgQuotas
 from services.scheduler.usecases.resubmission import JudgeResubmission
 from tests.support.scheduler_values import CALLER, NOW, SCOPE, a_definition, at, once
@@ -123,6 +123,21 @@ async def test_a_call_that_died_is_repeated_under_its_key(world: World, create: 
     created = await create.one(CALLER, keyed())
     assert list(world.jobs.jobs) == [created.job.job_id]
     assert created.replayed is (checkpoint == "jobs.insert_new.after")
+
+
+async def test_a_call_is_repeated_under_its_key_when_its_only_fire_is_over(world: World, create: CreateJobs) -> None:
+    wanted = keyed(a_definition(schedule=once(at(10))))
+    first = await create.one(CALLER, wanted)
+    await world.advance(120)
+    again = await create.one(CALLER, wanted)
+    assert (again.job, again.replayed) == (first.job, True)
+    (repeated, late) = await create.many(CALLER, [wanted, keyed(wanted.definition, key="later")])
+    assert (isinstance(repeated, CreatedJob) and repeated.job) == first.job
+    assert isinstance(late, InvalidArgumentError)
+    with pytest.raises(InvalidArgumentError) as raised:
+        await create.one(CALLER, keyed(a_definition(name="other", schedule=once(at(10)))))
+    assert raised.value.reason == "RUN_AT_IN_PAST"
+    assert len(world.jobs.jobs) == 1
 
 
 async def test_a_duplicate_is_refused_within_the_window(world: World, create: CreateJobs) -> None:
