@@ -137,7 +137,7 @@ class CreateJobs:
         wanted = [draft for draft in sound if not draft.validate_only]
         room = await self.quotas.room_for_jobs(caller.scope.org_id, len(wanted)) if wanted else 0
         outcomes = await self._store(caller, wanted[:room])
-        outcomes |= await self._without_room(caller, wanted[room:])
+        outcomes |= await self._beyond_room(caller, wanted[room:], room - sum(map(_is_new, outcomes.values())))
         outcomes |= await self._foretell(caller, [draft for draft in sound if draft.validate_only])
         outcomes |= await self._repeated(caller, [draft for draft in drafts if isinstance(draft, Draft)])
         return [outcomes[draft.job.job_id] if isinstance(draft, Draft) else draft for draft in drafts]
@@ -183,23 +183,28 @@ class CreateJobs:
             await self.jobs.release_fingerprints(superseded)
         return again
 
-    async def _without_room(self, caller: Caller, drafts: Sequence[Draft]) -> dict[str, Outcome]:
-        """Refuse drafts above the org's quota, but for those that come to no new job."""
+    async def _beyond_room(self, caller: Caller, drafts: Sequence[Draft], left: int) -> dict[str, Outcome]:
+        """Refuse drafts above the org's quota, but for those that come to no new job.
+
+        What came before them and came to none either has left room.
+        """
         outcomes = await self._foretell(caller, drafts)
         if outcomes:
             await self.jobs.confirm()
-        for job_id, outcome in outcomes.items():
-            if isinstance(outcome, CreatedJob) and not outcome.replayed:
-                outcomes[job_id] = await self.quotas.jobs_exceeded(caller.scope.org_id)
+        new = [draft for draft in drafts if _is_new(outcomes[draft.job.job_id])]
+        outcomes |= await self._store(caller, new[:left])
+        for draft in new[left:]:
+            outcomes[draft.job.job_id] = await self.quotas.jobs_exceeded(caller.scope.org_id)
         return outcomes
 
     async def _repeated(self, caller: Caller, drafts: Sequence[Draft]) -> dict[str, Outcome]:
         """Answer drafts that may not be stored by now, but repeat what was stored, as the first call was answered."""
         refusals = {draft.job.job_id: draft.refusal for draft in drafts if draft.refusal is not None}
         outcomes = await self._foretell(caller, [draft for draft in drafts if draft.refusal is not None])
+        if outcomes:
+            await self.jobs.confirm()
         for job_id, refusal in refusals.items():
-            outcome = outcomes[job_id]
-            if not (isinstance(outcome, CreatedJob) and outcome.replayed):
+            if not isinstance(outcomes[job_id], CreatedJob) or _is_new(outcomes[job_id]):
                 outcomes[job_id] = refusal
         return outcomes
 
@@ -242,6 +247,10 @@ class CreateJobs:
             tzdata_version=TZDATA_VERSION,
             trace_parent=format_trace_parent(),
         )
+
+
+def _is_new(outcome: Outcome) -> bool:
+    return isinstance(outcome, CreatedJob) and not outcome.replayed
 
 
 def _check(submission: Submission, now: datetime, least: timedelta) -> None:

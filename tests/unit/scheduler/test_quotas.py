@@ -79,6 +79,16 @@ async def test_a_repetition_is_answered_in_a_full_org():
     assert confirmed == ["jobs.confirm.before", "jobs.confirm.after"]
 
 
+async def test_repetitions_take_no_room_from_the_jobs_behind_them():
+    world = World()
+    create = creating(world, Org(world, max_jobs=3))
+    await create.many(CALLER, [submission(number, key=f"key-{number}") for number in range(2)])
+    outcomes = await create.many(CALLER, [submission(number, key=f"key-{number}") for number in range(5)])
+    assert [isinstance(outcome, CreatedJob) and outcome.replayed for outcome in outcomes[:3]] == [True, True, False]
+    assert [type(outcome) for outcome in outcomes[2:]] == [CreatedJob, *[ResourceExhaustedError] * 2]
+    assert len(world.jobs.jobs) == 3
+
+
 async def test_a_schedule_that_fires_too_often_is_not_created():
     world = World()
     create = creating(world, Org(world, min_interval=5 * MINUTE))
