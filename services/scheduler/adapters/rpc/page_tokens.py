@@ -20,8 +20,8 @@ DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
 MAX_PAGE_BYTES = 3 * 1024 * 1024
 """Well below the 4 MiB that callers take by default."""
-_MAX_NUMBER = 253_402_300_799_999
-"""The last millisecond of the year 9999."""
+_NUMBERS = range(-62_135_596_800_000, 253_402_300_800_000)
+"""The milliseconds of the years 1 to 9999."""
 
 
 M = TypeVar("M", bound=Message)
@@ -73,7 +73,7 @@ def decode_page_token(request: Message, kinds: tuple[type[str | int], ...] = (st
         return []
     try:
         digest, *key = json.loads(base64.urlsafe_b64decode(token.encode()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InvalidArgumentError.of("page_token", "INVALID_PAGE_TOKEN", "is not a token of this service") from error
     if len(key) != len(kinds) or not all(map(_is_sound, key, kinds)):
         raise InvalidArgumentError.of("page_token", "INVALID_PAGE_TOKEN", "is not a token of this service")
@@ -83,8 +83,8 @@ def decode_page_token(request: Message, kinds: tuple[type[str | int], ...] = (st
 
 
 def _is_sound(part: object, kind: type[str | int]) -> bool:
-    """Whether a part of a key can be what we put there; an instant beyond the calendar was not."""
-    return isinstance(part, kind) and (isinstance(part, str) or abs(part) <= _MAX_NUMBER)
+    """Whether a part of a key can be what we put there: no instant beyond the calendar, no half of a character."""
+    return isinstance(part, kind) and (part.isascii() if isinstance(part, str) else part in _NUMBERS)
 
 
 def _digest(request: Message) -> str:
