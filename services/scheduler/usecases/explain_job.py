@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from libs.common.clock import Clock
 from libs.common.errors import FieldViolation, InvalidArgumentError
@@ -26,6 +26,9 @@ from services.scheduler.usecases.ports import ExecutionStore, JobStore
 MAX_WINDOW = timedelta(days=31)
 DEFAULT_SPAN = timedelta(days=1)
 DEFAULT_AHEAD = timedelta(hours=1)
+
+_FIRST = datetime.min.replace(tzinfo=UTC)
+"""What some clients send for an instant that was never set."""
 
 PageKey = tuple[datetime, str]
 """Where a page ended: the fire time, and the execution's id or nothing."""
@@ -47,7 +50,7 @@ class Window:
         """
         end = end or now + DEFAULT_AHEAD
         # An end in the future asks for what comes as well, not instead.
-        start = start or min(end, now) - DEFAULT_SPAN
+        start = start or max(min(end, now), _FIRST + DEFAULT_SPAN) - DEFAULT_SPAN
         if end < start:
             raise InvalidArgumentError([FieldViolation("end_time", "END_BEFORE_START", "lies before start_time")])
         if end - start > MAX_WINDOW:
@@ -108,7 +111,8 @@ class ExplainJob:
         self, job: Job, start: datetime, end: datetime, now: datetime, after: PageKey | None
     ) -> Iterator[datetime]:
         """Yield the fires of the present schedule in the window for which a record is to be expected."""
-        begin = max(start - timedelta.resolution, job.schedule_time or job.create_time, now - self.retention)
+        before = max(start, _FIRST + timedelta.resolution) - timedelta.resolution
+        begin = max(before, job.schedule_time or job.create_time, now - self.retention)
         if len(job.state_changes) == KEPT_STATE_CHANGES:
             # Of the time before, nobody remembers whether the job was active.
             begin = max(begin, job.state_changes[0].time)
