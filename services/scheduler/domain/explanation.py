@@ -101,7 +101,7 @@ def _waiting(execution: Execution, job: Job) -> tuple[str, str]:
         case "OVERLAP":
             return "OVERLAP", f"It waits for the execution before it to end.{put_back}"
         case "" if execution.attempt_number:
-            following = f"{execution.attempt_number + 1} of {job.definition.retry.max_attempts}"
+            following = _of_all(execution.attempt_number + 1, execution, job)
             return "RETRY", f"It waits until {until} for attempt {following}. {_attempts(execution)}"
         case "":
             return "NOT_BEGUN", f"It is due, and no executor has begun it yet.{put_back}"
@@ -111,9 +111,14 @@ def _waiting(execution: Execution, job: Job) -> tuple[str, str]:
 
 def _running(execution: Execution, job: Job) -> str:
     since = f" since {instant_text(execution.begin_time)}" if execution.begin_time else ""
-    attempt = f"{execution.attempt_number} of {job.definition.retry.max_attempts}"
+    attempt = _of_all(execution.attempt_number, execution, job)
     asked = f" It is {_stopped_by(execution)}; the executor ends it soon." if execution.cancel_reason else ""
     return f"Attempt {attempt} runs{since} at executor {execution.executor_id}.{_deferrals(execution)}{asked}"
+
+
+def _of_all(number: int, execution: Execution, job: Job) -> str:
+    # A lost attempt has a number, and spares those of the policy; and the policy may allow fewer by now.
+    return f"{number} of {max(number, job.definition.retry.max_attempts + execution.loss_count)}"
 
 
 def _ran(execution: Execution) -> str:
@@ -158,18 +163,17 @@ _SKIP_TEXTS: Mapping[str, Callable[[Job], str]] = {
         f"nobody could run it within {span_text(job.definition.catch_up.window)}, the window of the catch-up policy"
     ),
     "MISSED": lambda _: "nobody could run it in time, and the catch-up policy runs no missed fires",
-    "SCHEDULE_CHANGED": lambda job: (
-        "the schedule was changed before it began, and the new one does not name its instant"
-        + (f" (in force since {instant_text(job.schedule_time)})" if job.schedule_time else "")
-    ),
+    "SCHEDULE_CHANGED": lambda _: "the schedule was changed before it began, and the new one does not name its instant",
 }
+_OF_POLICY = frozenset({"OVERLAP", "CATCH_UP_LIMIT", "CATCH_UP_WINDOW"})
+"""Reasons whose texts tell what a policy says."""
 _HELD_STATES = {"JOB_PAUSED": JobState.PAUSED, "JOB_FAILED": JobState.FAILED, "JOB_DELETED": JobState.DELETED}
 
 
 def _skipped(execution: Execution, job: Job) -> str:
     reason = execution.state_reason
     if reason in _SKIP_TEXTS:
-        return f"It was skipped: {_SKIP_TEXTS[reason](job)}."
+        return f"It was skipped: {_SKIP_TEXTS[reason](job)}.{_caveat(execution, job)}"
     if reason in _HELD_STATES:
         # The latest hold of that kind up to the skip itself is the one that caused it.
         holds = [change for change in job.state_changes if change.state is _HELD_STATES[reason]]
@@ -177,6 +181,17 @@ def _skipped(execution: Execution, job: Job) -> str:
         hold = next((change for change in reversed(holds) if end is None or change.time <= end), None)
         return f"It was skipped: {_hold(_HELD_STATES[reason], hold)}."
     return f"It was skipped: {reason}."
+
+
+def _caveat(execution: Execution, job: Job) -> str:
+    """Return what makes the text of a skip true that tells of a definition which has changed since."""
+    if execution.state_reason in _OF_POLICY and execution.job_revision < job.definition_revision:
+        return " What it says of the policy is how it stands now; the job was changed since it fired."
+    if execution.state_reason == "SCHEDULE_CHANGED" and job.schedule_time and execution.end_time:
+        at = instant_text(job.schedule_time)
+        by_it = job.schedule_time <= execution.end_time
+        return f" That is in force since {at}." if by_it else f" It was changed once more at {at}."
+    return ""
 
 
 def _without_record(fire_time: datetime, job: Job, now: datetime) -> tuple[FireDecision, str, str]:

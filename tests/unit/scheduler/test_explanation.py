@@ -158,6 +158,40 @@ def test_each_skip_has_its_reason(reason: str, text: str) -> None:
     assert text in explanation.text
 
 
+@pytest.mark.parametrize("reason", ["OVERLAP", "CATCH_UP_LIMIT", "CATCH_UP_WINDOW"])
+def test_a_policy_that_may_have_been_another_one_is_told_so(reason: str) -> None:
+    skipped = {"state": ExecutionState.SKIPPED, "state_reason": reason, "end_time": NOW}
+    changed = a_job(revision=3, definition_revision=3)
+    assert "how it stands now; the job was changed since it fired" in explained(changed, job_revision=2, **skipped).text
+    assert "changed since" not in explained(changed, job_revision=3, **skipped).text
+
+
+@pytest.mark.parametrize(
+    ("since", "text"),
+    [
+        (NOW - HOUR, " That is in force since 2040-01-02T11:00:00Z."),
+        (NOW + HOUR, " It was changed once more at 2040-01-02T13:00:00Z."),
+    ],
+)
+def test_a_change_after_the_skip_is_not_told_as_its_cause(since: Any, text: str) -> None:
+    job = a_job(schedule_revision=2, schedule_time=since)
+    skipped = explained(job, state=ExecutionState.SKIPPED, state_reason="SCHEDULE_CHANGED", end_time=NOW)
+    assert skipped.text.endswith(f"the new one does not name its instant.{text}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"state": ExecutionState.RUNNING, "attempt_number": 5, "loss_count": 2}, "Attempt 5 of 5 runs"),
+        ({"state": ExecutionState.RUNNING, "attempt_number": 4}, "Attempt 4 of 4 runs"),
+        ({"attempt_number": 2, "loss_count": 1}, "for attempt 3 of 4."),
+    ],
+)
+def test_no_attempt_is_one_more_than_there_are(changes: dict[str, Any], text: str) -> None:
+    """A lost attempt spares those of the policy, and the policy may allow fewer by now."""
+    assert text in explained(**changes).text
+
+
 @pytest.mark.parametrize(
     ("reason", "job", "text"),
     [
