@@ -69,6 +69,7 @@ async def test_uniqueness_is_the_databases(database: Database) -> None:
         if options.get("unique")
     }
     assert unique >= {("jobs", "idempotency_key"), ("executions", "overlap_slot"), ("executions", "queue_slot")}
+    assert ("answers.chunks", "files_id_1_n_1") in unique
 
 
 async def test_a_retired_index_goes_and_a_missing_one_is_no_trouble(

@@ -17,6 +17,7 @@ from pymongo import AsyncMongoClient, MongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
+from services.scheduler.adapters.blobs.gridfs_blobs import PART_BYTES, PARTS, GridFsBlobs
 from services.scheduler.adapters.key_ring import KeyRing
 from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
 from services.scheduler.adapters.mongo.due_probe import MongoDueProbe
@@ -459,6 +460,34 @@ async def test_the_watchdog_finds_the_partitions_of_overdue_jobs(subject: Subjec
     (plan,) = await subject.explain(MongoWatchedRecords().partitions_of_overdue_jobs(ALL, at(60), 100))
     assert plan.returned == 100
     assert_cheap(plan)
+
+
+# Answers
+
+
+async def test_an_answer_is_read_and_removed_by_its_own_parts(subject: Subject) -> None:
+    store = GridFsBlobs()
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(6):
+            yield b"x" * PART_BYTES
+
+    for number in range(3):
+        await store.write(f"answer-{number}", parts())
+
+    async def read() -> None:
+        assert len([part async for part in store.open_stream("answer-1")]) == 6
+
+    plans = await subject.explain(read())
+    assert 6 in {plan.returned for plan in plans}
+    for plan in plans:
+        assert_cheap(plan)
+    subject.sent.commands.clear()
+    await store.delete("answer-1")
+    (removal,) = [command for command in subject.sent.commands if command.get("delete") == PARTS]
+    plan = await subject.explained(removal)
+    assert "COLLSCAN" not in plan.stages
+    assert plan.documents == 0
 
 
 def _numbers(tree: object, key: str) -> Iterator[int]:

@@ -15,6 +15,7 @@ from typing import Any
 from bson import Int64
 from gridfs import NoFile
 from gridfs.asynchronous import AsyncGridFSBucket
+from pymongo import ASCENDING, IndexModel
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
@@ -23,6 +24,10 @@ from services.scheduler.adapters.mongo.connection import translate_error
 from services.scheduler.adapters.mongo.documents import BlobDocument
 
 BUCKET = "answers"
+PARTS = f"{BUCKET}.chunks"
+PARTS_INDEX = IndexModel([("files_id", ASCENDING), ("n", ASCENDING)], unique=True)
+"""The driver's writer would make it; without it each reading and each removal walks over all answers there are."""
+
 PART_BYTES = 256 * 1024
 PARTS_A_WRITE = 4
 
@@ -40,7 +45,7 @@ class GridFsBlobs:
 
     async def write(self, blob_id: str, chunks: AsyncIterator[bytes]) -> None:
         """Store bytes durably under a new id."""
-        parts = self._database[f"{BUCKET}.chunks"]
+        parts = self._database[PARTS]
         length = count = 0
         waiting: list[dict[str, Any]] = []
         with _translated():

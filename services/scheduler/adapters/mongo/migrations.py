@@ -12,6 +12,7 @@ from beanie import init_beanie
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure
 
+from services.scheduler.adapters.blobs.gridfs_blobs import PARTS, PARTS_INDEX
 from services.scheduler.adapters.mongo.documents import DOCUMENTS
 
 RETIRED_INDEXES: dict[str, tuple[str, ...]] = {}
@@ -28,6 +29,8 @@ async def migrate(database: AsyncDatabase[dict[str, Any]]) -> None:
         indexes = getattr(settings, "indexes", [])
         if indexes:
             await collection.create_indexes(indexes)
+    # Also where answers are kept elsewhere: so a change of that finds it.
+    await database[PARTS].create_indexes([PARTS_INDEX])
     for name, retired in RETIRED_INDEXES.items():
         for index in retired:
             try:
