@@ -12,6 +12,7 @@ fire twice is one insert that fails: the database decides (promise P1).
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -156,15 +157,19 @@ HEAD_BYTES = 1024
 
 
 def head_of(response: StoredResponse, warning: str) -> StoredResponse:
-    """Return an answer without its body, but for the first bytes where they are at hand uncompressed."""
-    head = response.head or (b"" if response.encoding else response.body)
+    """Return an answer without its body, but for the first bytes where they are at hand uncompressed.
+
+    They are the stored answer then, as its description says, and what a download gives.
+    """
+    kept = (response.head or (b"" if response.encoding else response.body))[:HEAD_BYTES]
     return replace(
         response,
-        body=b"",
+        body=kept,
         encoding="",
         blob_id="",
-        head=head[:HEAD_BYTES],
-        stored_size_bytes=len(head[:HEAD_BYTES]),
+        head=b"",
+        stored_size_bytes=len(kept),
+        sha256=hashlib.sha256(kept).digest(),
         truncated=True,
         warning=warning,
     )

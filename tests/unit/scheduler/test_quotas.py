@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from libs.common.errors import InvalidArgumentError, ResourceExhaustedError
+from services.scheduler.adapters.rpc.answer_chunks import answer_chunks, single_part
 from services.scheduler.domain.execution import HEAD_BYTES, StoredResponse, head_of
 from services.scheduler.domain.job import Target
 from services.scheduler.domain.org import OrgSettings
@@ -120,6 +122,12 @@ async def reported(world: World, response: StoredResponse) -> str:
     return execution_id
 
 
+async def downloaded(kept: StoredResponse) -> bytes:
+    """Return what DownloadResponse gives of an answer that is kept in its record."""
+    chunks = answer_chunks(single_part(kept.body), encoding=kept.encoding, size_bytes=kept.stored_size_bytes, raw=False)
+    return b"".join([chunk async for chunk in chunks])
+
+
 async def test_answers_that_stay_are_counted():
     world = World()
     await reported(world, StoredResponse(200, body=b"x" * 700, stored_size_bytes=700))
@@ -132,8 +140,10 @@ async def test_of_answers_beyond_the_quota_only_the_head_is_kept():
     execution_id = await reported(world, StoredResponse(200, body=b"x" * 7000, stored_size_bytes=7000))
     kept = world.execution(execution_id).response
     assert kept is not None
-    assert (kept.body, kept.head, kept.truncated) == (b"", b"x" * HEAD_BYTES, True)
+    assert (kept.body, kept.head, kept.truncated) == (b"x" * HEAD_BYTES, b"", True)
+    assert kept.sha256 == hashlib.sha256(kept.body).digest()
     assert kept.warning == QUOTA_WARNING
+    assert await downloaded(kept) == b"x" * HEAD_BYTES
     assert world.answers.stored == [(SCOPE.org_id, HEAD_BYTES)]
 
 
@@ -142,6 +152,6 @@ def test_the_head_of_a_compressed_answer_is_not_made_of_compressed_bytes():
     assert (head.body, head.head, head.encoding, head.stored_size_bytes) == (b"", b"", "", 0)
 
 
-def test_the_head_of_an_uploaded_answer_is_kept():
+async def test_the_head_of_an_uploaded_answer_is_kept():
     head = head_of(StoredResponse(200, blob_id="b1", head=b"begin", stored_size_bytes=10**6), "why")
-    assert (head.blob_id, head.head) == ("", b"begin")
+    assert (head.blob_id, head.body, await downloaded(head)) == ("", b"begin", b"begin")
