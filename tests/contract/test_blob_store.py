@@ -12,7 +12,7 @@ import pytest
 from pymongo import MongoClient
 
 from libs.common.errors import NotFoundError, UnavailableError
-from services.scheduler.adapters.blobs.gridfs_blobs import PART_BYTES, PARTS_A_WRITE, GridFsBlobs
+from services.scheduler.adapters.blobs.gridfs_blobs import PART_BYTES, PARTS_A_READ, PARTS_A_WRITE, GridFsBlobs
 from services.scheduler.adapters.blobs.object_blobs import ObjectBlobs, open_object_store
 from services.scheduler.adapters.mongo.blob_records import MongoBlobRecords
 from services.scheduler.adapters.mongo.connection import open_client
@@ -137,6 +137,22 @@ async def test_a_deleted_file_leaves_nothing_in_the_database(
         await store.delete(BLOB + "2")
         assert database["answers.chunks"].count_documents({}) == 0
         assert database["answers.files"].count_documents({}) == 0
+
+
+async def test_a_file_that_is_removed_while_it_is_read_is_gone_and_few_parts_of_it_are_held(
+    mongo_uri: str, migrated_database: str
+) -> None:
+    async with open_client(mongo_uri) as client:
+        await bind_documents(client[migrated_database])
+        store = GridFsBlobs()
+        await store.write(BLOB, pieces(b"y" * (20 * PART_BYTES)))
+        parts = store.open_stream(BLOB)
+        await anext(parts)
+        await store.delete(BLOB)
+        for _ in range(PARTS_A_READ - 1):
+            await anext(parts)
+        with pytest.raises(NotFoundError):
+            await anext(parts)
 
 
 async def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:

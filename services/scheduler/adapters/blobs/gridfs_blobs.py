@@ -2,7 +2,8 @@
 
 The driver's own writer collects up to 48 MB before it sends anything, which is a whole answer for each upload under
 way, and more than one operation's time limit may be enough for. So the parts are inserted here, a few at a time, and
-the file's record last: until it stands, nothing can be read. Reading and deleting are the driver's.
+the file's record last: until it stands, nothing can be read. Its reader holds 16 MB for each download under way, and
+so they are read here, too, a few at a time. Deleting is the driver's.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from services.scheduler.adapters.mongo.connection import translate_error
 from services.scheduler.adapters.mongo.documents import BlobDocument
 
 BUCKET = "answers"
+FILES = f"{BUCKET}.files"
 PARTS = f"{BUCKET}.chunks"
 PARTS_INDEX = IndexModel([("files_id", ASCENDING), ("n", ASCENDING)], unique=True)
 """The driver's writer would make it; without it each reading and each removal walks over all answers there are."""
 
 PART_BYTES = 256 * 1024
 PARTS_A_WRITE = 4
+PARTS_A_READ = 4
 
 
 class GridFsBlobs:
@@ -58,17 +61,22 @@ class GridFsBlobs:
             if waiting:
                 await parts.insert_many(waiting)
             record = {"_id": blob_id, "filename": blob_id, "length": Int64(length), "chunkSize": PART_BYTES}
-            await self._database[f"{BUCKET}.files"].insert_one({**record, "uploadDate": datetime.now(UTC)})
+            await self._database[FILES].insert_one({**record, "uploadDate": datetime.now(UTC)})
 
     async def open_stream(self, blob_id: str) -> AsyncIterator[bytes]:
         """Return an answer's stored bytes in parts."""
-        try:
-            with _translated():
-                async with await self._bucket.open_download_stream(blob_id) as stream:
-                    while part := await stream.readchunk():
-                        yield part
-        except NoFile as error:
-            raise NotFoundError("blob", blob_id) from error
+        with _translated():
+            record = await self._database[FILES].find_one({"_id": blob_id})
+            left: int = record["length"] if record else -1
+            if record:
+                query = self._database[PARTS].find({"files_id": blob_id}, sort=[("n", 1)], batch_size=PARTS_A_READ)
+                async with query as parts:
+                    async for part in parts:
+                        left -= len(part["data"])
+                        yield bytes(part["data"])
+        if left:
+            # Never written, or removed meanwhile.
+            raise NotFoundError("blob", blob_id)
 
     async def delete(self, blob_id: str) -> None:
         """Remove a blob, or the parts that an upload has left."""
