@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from libs.common.errors import InvalidArgumentError
@@ -66,12 +66,20 @@ def _filled(template: str, target: Target, values: BodyValues) -> Any:
         "execution_id": values.execution_id,
         "attempt": str(values.attempt),
         "fire_time": _rfc3339(values.fire_time),
-        "fire_date": values.fire_time.astimezone(find_zone(values.time_zone)).date().isoformat(),
+        "fire_date": values.fire_time.astimezone(_zone(values.time_zone)).date().isoformat(),
         "previous_success_time": _rfc3339(values.previous_success_time) if values.previous_success_time else "",
     }
     return _map_strings(
         json.loads(template), lambda text: _PLACEHOLDER.sub(lambda found: texts[found[1].strip()], text)
     )
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return find_zone(name)
+    except InvalidArgumentError:
+        # Dropped by the time zone database since. To refuse it here would fail the whole batch that it is granted in.
+        return UTC
 
 
 def names_previous_success(target: Target) -> bool:

@@ -35,6 +35,11 @@ def template(text: str) -> Body:
     return Body(template=text)
 
 
+def test_a_zone_that_the_time_zone_database_dropped_is_no_trouble() -> None:
+    dropped = replace(VALUES, time_zone="Mars/Phobos")
+    assert rendered(template('["{{fire_date}}"]'), values=dropped) == ["2026-03-01"]
+
+
 def test_without_a_shape_the_prompt_is_sent_as_it_is() -> None:
     assert render_body(Target("u", 'a"☕'), VALUES) == '{"prompt":"a\\"☕"}'.encode()
 
