@@ -40,6 +40,11 @@ class Explanation:
     text: str
     execution: Execution | None = None
 
+    @property
+    def key(self) -> tuple[datetime, str]:
+        """Where it stands among others: the fire time, and the execution's id or nothing."""
+        return self.fire_time, self.execution.execution_id if self.execution else ""
+
 
 def explain_execution(execution: Execution, job: Job, now: datetime) -> Explanation:
     """Explain a fire or a request by its record."""

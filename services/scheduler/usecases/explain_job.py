@@ -105,7 +105,7 @@ class ExplainJob:
             else explain_absence(fire, job, now, window.start)
             for fire, _, execution in page[:limit]
         ]
-        return ExplainedPage(explanations, page[limit - 1][:2] if len(page) > limit else None)
+        return ExplainedPage(explanations, explanations[-1].key if len(page) > limit else None)
 
     def _named(
         self, job: Job, start: datetime, end: datetime, now: datetime, after: PageKey | None

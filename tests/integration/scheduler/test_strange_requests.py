@@ -166,6 +166,24 @@ async def test_pages_end_early_where_they_would_not_fit_into_a_message(
     assert (found, pages) == (made[::-1], 4)
 
 
+async def test_pages_of_explanations_end_early_as_well(api: ServedScheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = await api.create(name="often run")
+    ran = [
+        (await api.jobs.RunJob(job_service_pb2.RunJobRequest(job_id=job.job_id), metadata=ORG)).execution_id
+        for _ in range(7)
+    ]
+    monkeypatch.setattr(page_tokens, "MAX_PAGE_BYTES", 1000)
+    found: list[str] = []
+    token, pages = "", 0
+    while token or not pages:
+        request = job_service_pb2.ExplainJobRequest(job_id=job.job_id, page_token=token)
+        page = await api.jobs.ExplainJob(request, metadata=ORG)
+        assert page.ByteSize() < 1200
+        found += [one.execution.execution_id for one in page.explanations if one.HasField("execution")]
+        token, pages = page.next_page_token, pages + 1
+    assert (sorted(found), len(found)) == (sorted(ran), 7)
+
+
 async def test_a_batch_too_large_to_be_answered_is_refused_before_it_is_done(api: ServedScheduler) -> None:
     job = a_job()
     job.target.prompt = "p" * 9000

@@ -183,9 +183,10 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         size = page_size_of(request, DEFAULT_EXPLAINED)
         window, after = self._explained_part(request)
         page = await self._do.explain(caller, job_id, window, after=after, limit=size)
+        shown = fitting(from_explanation(explanation) for explanation in page.explanations)
+        next_key = page.next_key if len(shown) == len(page.explanations) else page.explanations[len(shown) - 1].key
         return pb.ExplainJobResponse(
-            explanations=[from_explanation(explanation) for explanation in page.explanations],
-            next_page_token=_explain_token(request, window, page.next_key) if page.next_key else "",
+            explanations=shown, next_page_token=_explain_token(request, window, next_key) if next_key else ""
         )
 
     def _explained_part(self, request: pb.ExplainJobRequest) -> tuple[Window, PageKey | None]:
