@@ -209,8 +209,12 @@ def _without_record(fire_time: datetime, job: Job, now: datetime) -> tuple[FireD
     state = change.state if change else JobState.ACTIVE
     if state is not JobState.ACTIVE:
         return FireDecision.NOT_FIRED, f"JOB_{state.value}", f"It did not fire: {_hold(state, change)}."
-    if job.state is JobState.ACTIVE and job.next_fire_time and fire_time >= job.next_fire_time:
-        return FireDecision.WAITING, "NOT_DISPATCHED", "It has come, and no dispatcher has taken it up yet."
+    if job.next_fire_time and fire_time >= job.next_fire_time:
+        if job.state is JobState.ACTIVE:
+            return FireDecision.WAITING, "NOT_DISPATCHED", "It has come, and no dispatcher has taken it up yet."
+        # The scheduler itself stopped the job before a tick came to this fire. Its next change makes the record.
+        change = job.state_changes[-1] if job.state_changes else None
+        return FireDecision.NOT_FIRED, f"JOB_{job.state.value}", f"It did not run: {_hold(job.state, change)}."
     return FireDecision.NOT_FIRED, "NO_RECORD", "The job was active, yet there is no record of it: please report it."
 
 

@@ -217,6 +217,17 @@ def test_a_hold_says_who_and_why(reason: str, job: Job, text: str) -> None:
     assert text in explained(job, state=ExecutionState.SKIPPED, state_reason=reason, end_time=NOW + SECOND).text
 
 
+def test_a_fire_that_no_tick_took_up_before_the_job_was_stopped_is_put_down_to_that() -> None:
+    job = replace(
+        held(JobState.FAILED, NOW + MINUTE, reason="CONSECUTIVE_FAILURES", actor="punctual"), next_fire_time=FIRE
+    )
+    explanation = explain_absence(FIRE, job, NOW + HOUR, START)
+    assert (explanation.decision, explanation.reason) == (FireDecision.NOT_FIRED, "JOB_FAILED")
+    assert explanation.text == (
+        "It did not run: the job was ended as failed by punctual at 2040-01-02T12:01:00Z (CONSECUTIVE_FAILURES)."
+    )
+
+
 def test_a_skip_is_put_down_to_the_pause_that_caused_it() -> None:
     job = a_job()
     for time, state, actor in ((at(0), "PAUSED", "alice"), (at(60), "ACTIVE", "alice"), (at(120), "PAUSED", "bob")):
