@@ -88,16 +88,16 @@ class ManageTargetHosts:
         name = check_host(host)
         check_limits(limits)
         org_id = caller.scope.org_id
-        if limits != HostLimits() and await self.hosts.count_limited(org_id) >= MAX_LIMITED_HOSTS:
-            raise ResourceExhaustedError(
-                "TOO_MANY_TARGET_HOSTS",
-                f"the org has {MAX_LIMITED_HOSTS} hosts with limits of their own; return some to the default",
-                metadata={"subject": f"org:{org_id}", "limit": str(MAX_LIMITED_HOSTS)},
-            )
         for _ in range(MAX_TRIES):
             present = await self.hosts.get(org_id, name)
             if present.limits == limits:
                 return present
+            if present.limits == HostLimits() and await self.hosts.count_limited(org_id) >= MAX_LIMITED_HOSTS:
+                raise ResourceExhaustedError(
+                    "TOO_MANY_TARGET_HOSTS",
+                    f"the org has {MAX_LIMITED_HOSTS} hosts with limits of their own; return some to the default",
+                    metadata={"subject": f"org:{org_id}", "limit": str(MAX_LIMITED_HOSTS)},
+                )
             changed = replace(present, limits=limits)
             if await self.hosts.replace(changed, audit=self._event(caller, present, changed)):
                 return replace(changed, version=present.version + 1)
