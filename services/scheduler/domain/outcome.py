@@ -178,7 +178,7 @@ def classify(report: AttemptReport, definition: JobDefinition) -> tuple[Outcome,
         return Outcome.SUCCEEDED, False
     if status == 429:
         return Outcome.RATE_LIMITED, True
-    retryable = status in {408, 425} or status >= 500 or (status == 409 and definition.retry.retry_conflict)
+    retryable = status in {408, 425} or 500 <= status <= 599 or (status == 409 and definition.retry.retry_conflict)
     return Outcome.FAILED, retryable
 
 

@@ -65,7 +65,7 @@ CASES: Mapping[str, Sequence[AttemptReport]] = {
         *answers(307, 308, error_reason="TOO_MANY_REDIRECTS"),
     ],
     "any other status": answers(
-        400, 401, 402, 403, 404, 405, 406, 411, 413, 415, 418, 422, 423, 424, 426, 428, 431, 451
+        400, 401, 402, 403, 404, 405, 406, 411, 413, 415, 418, 422, 423, 424, 426, 428, 431, 451, 600, 999
     ),
     "not sent: DNS_FAILED, CONNECT_FAILED, TLS_FAILED": reasons(
         Result.NOT_SENT, "DNS_FAILED", "CONNECT_FAILED", "TLS_FAILED"
