@@ -74,7 +74,7 @@ def _by_state(execution: Execution, job: Job, now: datetime) -> tuple[FireDecisi
             wait = span_text(execution.due_time - now)
             return FireDecision.UPCOMING, "", f"It is due in {wait}, at {instant_text(execution.due_time)}."
         case ExecutionState.READY:
-            return FireDecision.WAITING, *_waiting(execution, job)
+            return FireDecision.WAITING, *_waiting(execution, job, now)
         case ExecutionState.RUNNING:
             return FireDecision.RUNNING, "", _running(execution, job)
         case ExecutionState.SKIPPED:
@@ -99,19 +99,22 @@ def _origin(execution: Execution) -> str:
             return f"A caller asked for it at {at}."
 
 
-def _waiting(execution: Execution, job: Job) -> tuple[str, str]:
-    until = instant_text(execution.available_time or execution.due_time)
+def _waiting(execution: Execution, job: Job, now: datetime) -> tuple[str, str]:
+    available = execution.available_time or execution.due_time
+    until, over = instant_text(available), available <= now
+    waits = f"It waited until {until}" if over else f"It waits until {until}"
+    unbegun = " No executor has begun it since." if over else ""
     put_back = _deferrals(execution)
     match execution.wait_reason:
         case "OVERLAP":
             return "OVERLAP", f"It waits for the execution before it to end.{put_back}"
         case "" if execution.attempt_number:
             following = _of_all(execution.attempt_number + 1, execution, job)
-            return "RETRY", f"It waits until {until} for attempt {following}. {_attempts(execution)}"
+            return "RETRY", f"{waits} for attempt {following}.{unbegun} {_attempts(execution)}"
         case "":
             return "NOT_BEGUN", f"It is due, and no executor has begun it yet.{put_back}"
         case limit:
-            return limit, f"It waits until {until}, put back by {limit}.{put_back}"
+            return limit, f"{waits}, put back by {limit}.{unbegun}{put_back}"
 
 
 def _running(execution: Execution, job: Job) -> str:

@@ -182,6 +182,23 @@ def test_a_change_after_the_skip_is_not_told_as_its_cause(since: Any, text: str)
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
+        (
+            {"attempt_number": 1, "attempts": (an_attempt(Outcome.FAILED),)},
+            "It waited until 2040-01-02T12:01:00Z for attempt 2 of 3. No executor has begun it since. Attempt 1",
+        ),
+        (
+            {"wait_reason": "CIRCUIT_OPEN", "deferral_count": 1},
+            "It waited until 2040-01-02T12:01:00Z, put back by CIRCUIT_OPEN. No executor has begun it since. It",
+        ),
+    ],
+)
+def test_a_wait_that_is_over_is_told_as_one(changes: dict[str, Any], text: str) -> None:
+    assert text in explained(available_time=FIRE + MINUTE, **changes).text
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
         ({"state": ExecutionState.RUNNING, "attempt_number": 5, "loss_count": 2}, "Attempt 5 of 5 runs"),
         ({"state": ExecutionState.RUNNING, "attempt_number": 4}, "Attempt 4 of 4 runs"),
         ({"attempt_number": 2, "loss_count": 1}, "for attempt 3 of 4."),
