@@ -17,8 +17,10 @@ from services.scheduler.usecases.change_job_state import ChangeJobState, check_n
 from services.scheduler.usecases.ports import JobFilter, JobStore
 
 MAX_CHANGES = 1000
-MAX_PAGES = 10
-"""Pages of jobs that one call looks at: only those that cannot be resumed make it look at more than one."""
+PAGE = 100
+"""Jobs that are read at a time: each may have most of a MiB."""
+MAX_PAGES = 100
+"""Pages of jobs that one call looks at: only those that cannot be resumed make it look at more than it changes."""
 
 CONCURRENCY = 16
 
@@ -61,7 +63,7 @@ class BulkChangeState:
     async def _change(self, caller: Caller, where: JobFilter, change: Callable[[Job], Awaitable[Job]]) -> BulkChange:
         done, after = BulkChange(), ""
         for _ in range(MAX_PAGES):
-            room = MAX_CHANGES - done.changed_count
+            room = min(MAX_CHANGES - done.changed_count, PAGE)
             found = await self.jobs.find_page(caller.scope, where, after=after, limit=room + 1)
             page = found[:room]
             changed, unresumable, undecided = await _change_page(page, change)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from libs.common.errors import AbortedError, FailedPreconditionError, InvalidArgumentError, NotFoundError
 from services.scheduler.domain.execution import ExecutionState
-from services.scheduler.domain.job import CatchUpMode, CatchUpPolicy, JobState, RetryPolicy
+from services.scheduler.domain.job import CatchUpMode, CatchUpPolicy, Job, JobState, RetryPolicy
 from services.scheduler.domain.schedule import Cron, Schedule, due_time
+from services.scheduler.usecases.bulk_change_state import PAGE, BulkChangeState
 from services.scheduler.usecases.caller import Caller, OrgScope
 from services.scheduler.usecases.change_job_state import MAX_NOTE, MAX_TRIES
+from services.scheduler.usecases.ports import JobFilter
 from tests.support.scheduler_values import CALLER, EVERY_MINUTE, HOUR, MINUTE, RETENTION, SCOPE, at, once
 from tests.support.scheduler_world import Death, World
 
@@ -318,3 +321,19 @@ async def test_a_note_is_kept_and_bounded(world: World) -> None:
         await world.changes.pause(CALLER, job.job_id, note="x" * (MAX_NOTE + 1))
     assert raised.value.violations[0].field == "note"
     assert (await world.changes.pause(CALLER, job.job_id, note="maintenance")).state_note == "maintenance"
+
+
+async def test_a_bulk_change_reads_few_jobs_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(PAGE + 50):
+        await world.job()
+    limits: list[int] = []
+    find_page = world.jobs.find_page
+
+    async def noted(scope: OrgScope, where: JobFilter, *, after: str, limit: int) -> Sequence[Job]:
+        limits.append(limit)
+        return await find_page(scope, where, after=after, limit=limit)
+
+    monkeypatch.setattr(world.jobs, "find_page", noted)
+    done = await BulkChangeState(world.jobs, world.changes).pause(CALLER, "default", {}, "")
+    assert (done.changed_count, done.more) == (PAGE + 50, False)
+    assert limits == [PAGE + 1, PAGE + 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -24,7 +25,13 @@ from services.scheduler.adapters.rpc.job_requests import (
     to_window,
     under_job,
 )
-from services.scheduler.adapters.rpc.page_tokens import decode_page_token, encode_page_token, fitting, page_size_of
+from services.scheduler.adapters.rpc.page_tokens import (
+    decode_page_token,
+    encode_page_token,
+    fitting,
+    page_size_of,
+    read_page,
+)
 from services.scheduler.adapters.rpc.schedule_mapping import from_fire, to_schedule
 from services.scheduler.adapters.rpc.times import to_instant
 from services.scheduler.adapters.rpc.update_mask import to_edit
@@ -94,15 +101,16 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         """Return a page of jobs."""
         caller = await self._authenticator.authenticate(context)
         size = page_size_of(request)
-        after = decode_page_token(request)
-        jobs = await self._do.jobs.find_page(
-            caller.scope, to_job_filter(request), after=str(after[0]) if after else "", limit=size + 1
+        key = decode_page_token(request)
+        where = to_job_filter(request)
+
+        async def read(after: str, limit: int) -> Sequence[Job]:
+            return await self._do.jobs.find_page(caller.scope, where, after=after, limit=limit)
+
+        shown, last_id = await read_page(
+            read, from_job, lambda job: job.job_id, after=str(key[0]) if key else "", size=size
         )
-        shown = fitting(from_job(job) for job in jobs[:size])
-        more = len(jobs) > len(shown)
-        return pb.ListJobsResponse(
-            jobs=shown, next_page_token=encode_page_token([shown[-1].job_id], request) if more else ""
-        )
+        return pb.ListJobsResponse(jobs=shown, next_page_token=encode_page_token([last_id], request) if last_id else "")
 
     async def UpdateJob(self, request: pb.UpdateJobRequest, context: Context) -> pb.UpdateJobResponse:
         """Change a job."""

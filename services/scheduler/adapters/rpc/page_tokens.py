@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -24,7 +24,11 @@ _NUMBERS = range(-62_135_596_800_000, 253_402_300_800_000)
 """The milliseconds of the years 1 to 9999."""
 
 
+READ_TOGETHER = 100
+"""Items that are read at a time: a job may have most of a MiB, and a page of a thousand ends long before the last."""
+
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 
 class PagedRequest(Protocol):
@@ -55,6 +59,28 @@ def fitting(items: Iterable[M]) -> list[M]:
             break
         page.append(item)
     return page
+
+
+async def read_page(
+    read: Callable[[str, int], Awaitable[Sequence[T]]],
+    write: Callable[[T], M],
+    key: Callable[[T], str],
+    *,
+    after: str,
+    size: int,
+) -> tuple[list[M], str]:
+    """Return the messages of a page, and the key of its last item where more follow; `read` gives items after a key."""
+    page: list[M] = []
+    while True:
+        wanted = min(size - len(page), READ_TOGETHER)
+        found = await read(after, wanted + 1)
+        together = fitting([*page, *map(write, found[:wanted])])
+        taken = len(together) - len(page)
+        page, after = together, key(found[taken - 1]) if taken else after
+        if len(found) == taken:
+            return page, ""
+        if taken < wanted or len(page) == size:
+            return page, after
 
 
 def encode_page_token(key: list[str | int], request: Message) -> str:
