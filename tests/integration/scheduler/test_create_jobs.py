@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import grpc
@@ -17,10 +18,22 @@ from punctual.v1.job_service_pb2 import (
     GetJobRequest,
     ListJobsRequest,
     PauseJobRequest,
+    PreviewScheduleRequest,
     UpdateJobRequest,
 )
 
-from tests.support.served_scheduler import ORG, Refusal, ServedScheduler, a_job, cron, refusal, served_scheduler
+from libs.common.testing.fake_clock import FakeClock
+from tests.support.served_scheduler import (
+    ORG,
+    Refusal,
+    ServedScheduler,
+    a_job,
+    a_timestamp,
+    cron,
+    once_at,
+    refusal,
+    served_scheduler,
+)
 
 _Answer = TypeVar("_Answer")
 CALLERS = 50
@@ -250,3 +263,17 @@ async def test_what_is_wrong_is_said_all_at_once(api: ServedScheduler) -> None:
         "job.target.headers[0].name",
         "job.max_consecutive_failures",
     }
+
+
+@pytest.mark.parametrize("late", [0, 30])
+async def test_a_preview_shows_the_fire_that_a_creation_would_have_now(
+    mongo_uri: str, empty_database: str, late: int
+) -> None:
+    noon = datetime(2040, 1, 2, 12, 0, tzinfo=UTC)
+    async with served_scheduler(mongo_uri, empty_database, clock=FakeClock(noon)) as api:
+        schedule = once_at(noon - timedelta(seconds=late))
+        previewed = await api.jobs.PreviewSchedule(PreviewScheduleRequest(schedule=schedule), metadata=ORG)
+        created = await api.jobs.CreateJob(CreateJobRequest(job=a_job(schedule=schedule)), metadata=ORG)
+        assert list(previewed.fires) == list(created.next_fires) != []
+        after = PreviewScheduleRequest(schedule=schedule, after=a_timestamp(noon))
+        assert not (await api.jobs.PreviewSchedule(after, metadata=ORG)).fires

@@ -694,7 +694,7 @@ class PreviewScheduleRequest(_message.Message):
 
     @_builtins.property
     def after(self) -> _timestamp_pb2.Timestamp:
-        """Only fires after this instant; default now."""
+        """Only fires after this instant; default: those that a job would have that is created now."""
 
     def __init__(
         self,

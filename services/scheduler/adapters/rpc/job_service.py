@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from punctual.v1 import execution_pb2, job_pb2, job_service_pb2_grpc, schedule_pb2
 from punctual.v1 import job_service_pb2 as pb
@@ -36,7 +36,7 @@ from services.scheduler.adapters.rpc.schedule_mapping import from_fire, to_sched
 from services.scheduler.adapters.rpc.times import to_instant
 from services.scheduler.adapters.rpc.update_mask import to_edit
 from services.scheduler.domain.job import Job, JobState
-from services.scheduler.domain.schedule import TZDATA_VERSION, check_schedule, preview
+from services.scheduler.domain.schedule import TZDATA_VERSION, check_schedule, first_fire, preview
 from services.scheduler.usecases.bulk_change_state import BulkChangeState
 from services.scheduler.usecases.change_job_state import ChangeJobState
 from services.scheduler.usecases.create_jobs import CreateJobs, Submission
@@ -181,6 +181,8 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             check_schedule(schedule, after)
         except InvalidArgumentError as error:
             raise error.under("schedule") from error
+        if not request.HasField("after"):
+            after = _from_first(first_fire(schedule, after), after)
         fires = preview(schedule, after, count)
         return pb.PreviewScheduleResponse(fires=[from_fire(fire) for fire in fires], tzdata_version=TZDATA_VERSION)
 
@@ -208,9 +210,13 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
     def _next_fires(self, job: Job) -> list[schedule_pb2.Fire]:
         if job.state is not JobState.ACTIVE or job.next_fire_time is None:
             return []
-        # The first fire may lie a moment in the past (one-time, within its tolerance), so it is asked from before it.
-        after = min(job.next_fire_time - _MOMENT, self._do.clock.now())
+        after = _from_first(job.next_fire_time, self._do.clock.now())
         return [from_fire(fire) for fire in preview(job.definition.schedule, after, SHOWN_FIRES)]
+
+
+def _from_first(fire: datetime | None, now: datetime) -> datetime:
+    """Return from when fires are shown: now, or before the first one, which may lie a moment in the past (one-time)."""
+    return now if fire is None else min(fire - _MOMENT, now)
 
 
 def _explain_token(request: pb.ExplainJobRequest, window: Window, after: PageKey) -> str:
