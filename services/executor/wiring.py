@@ -181,6 +181,7 @@ def wire(
         drain=Drain(
             held,
             runner,
+            admission,
             acknowledger,
             clock=clock,
             scheduler_clock=ports.scheduler_clock,

@@ -63,6 +63,7 @@ class AdmissionDesk:
         except BaseException:
             self._queue.put_back(gathered)
             raise
+        self._queue.told()
         self._follow(free, gated, verdicts)
         return len(gathered.asks)
 

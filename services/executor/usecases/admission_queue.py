@@ -71,6 +71,9 @@ class AdmissionQueue:
         self._recheck = clock.monotonic()
         self._some = asyncio.Event()
         self._asked = asyncio.Event()
+        self._all_told = asyncio.Event()
+        """Set while no note waits or is under way."""
+        self._all_told.set()
         self._turns = PlaceTurns()
 
     def ask(self, held: Held) -> None:
@@ -111,6 +114,7 @@ class AdmissionQueue:
         if started is not None:
             self._turns.took(held.target, (now - started).total_seconds())
         self._notes.append((held.target, note))
+        self._all_told.clear()
         if self._held_back and (waiting := self._held_back.get(held.target)):
             self._asks.append(waiting.popleft())
             self._asked.set()
@@ -176,6 +180,15 @@ class AdmissionQueue:
             return math.inf
         left = (self._early[0][0] - ASK_AHEAD - self._scheduler_clock.now()).total_seconds()
         return min(left, LONGEST_NAP_SECONDS)
+
+    def told(self) -> None:
+        """Hear that what was gathered has been exchanged."""
+        if not self._notes:
+            self._all_told.set()
+
+    async def wait_until_told(self) -> None:
+        """Return when gates know of every end that was noted."""
+        await self._all_told.wait()
 
     def put_back(self, gathered: Gathered) -> None:
         """Take back what could not be exchanged."""

@@ -3,6 +3,8 @@
 1. What is not due very soon goes back unsent, at once: it uses up no attempt, and another executor takes it in time.
 2. What is due now, or running, goes on, and its outcome is reported as ever.
 3. What still runs near the deadline is aborted: unsent it goes back, else it is told as unanswered.
+4. Gates hear of the last ends: a place that nobody gives back is taken until its lease runs out, and a host that asked
+   to be left alone would be called on by the others.
 
 Whatever even that leaves behind is healed by lease expiry.
 """
@@ -17,6 +19,7 @@ from libs.common.errors import UnavailableError
 from libs.common.lifecycle import first_of
 from libs.common.logs import get_logger
 from services.executor.usecases.acknowledger import Acknowledger
+from services.executor.usecases.admission_queue import AdmissionQueue
 from services.executor.usecases.attempt_runner import AttemptRunner
 from services.executor.usecases.held_attempts import Abort, HeldAttempts, Phase
 from services.executor.usecases.ports import SchedulerClock
@@ -27,6 +30,8 @@ KEPT_IF_DUE_WITHIN = timedelta(seconds=0.5)
 """What is due sooner is fired here: handing it over would take about as long."""
 REPORTING_SECONDS = 3.0
 """The end of the drain that is kept for the last reports."""
+TELLING_SECONDS = 1.0
+"""The end of these, which is kept for the last notes to gates."""
 
 
 class Drain:
@@ -36,6 +41,7 @@ class Drain:
         self,
         held: HeldAttempts,
         runner: AttemptRunner,
+        admission: AdmissionQueue,
         acknowledger: Acknowledger,
         *,
         clock: Clock,
@@ -44,6 +50,7 @@ class Drain:
     ) -> None:
         self._held = held
         self._runner = runner
+        self._admission = admission
         self._acknowledger = acknowledger
         self._clock = clock
         self._scheduler_clock = scheduler_clock
@@ -52,13 +59,15 @@ class Drain:
     async def run(self) -> None:
         """Return when nothing is held any more, or when the time is over."""
         reporting = min(REPORTING_SECONDS, self._seconds / 2)
+        telling = min(TELLING_SECONDS, reporting / 3)
         released = self._release_waiting()
         log.info("drain.started", released=released, held=len(self._held))
         await first_of(self._held.wait_until_empty(), self._clock.sleep(self._seconds - reporting))
         aborted = len(self._held)
         for held in self._held:
             self._runner.abort(held, Abort.DRAINED)
-        await first_of(self._held.wait_until_empty(), self._clock.sleep(reporting))
+        await first_of(self._held.wait_until_empty(), self._clock.sleep(reporting - telling))
+        await first_of(self._admission.wait_until_told(), self._clock.sleep(telling))
         with contextlib.suppress(UnavailableError):
             await self._acknowledger.flush()
         log.info("drain.ended", aborted=aborted, left=len(self._held))

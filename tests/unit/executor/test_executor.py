@@ -382,6 +382,22 @@ async def test_draining_hands_back_what_is_not_due_and_finishes_what_runs(start:
     assert bench.results() == {"later": Result.RELEASED, "running": Result.ANSWERED, "soon": Result.ANSWERED}
 
 
+async def test_a_stopping_executor_tells_gates_of_its_last_ends(start: Start) -> None:
+    """Untold, a place is taken for as long as its lease holds, and nobody else hears of a target's 429."""
+    bench = start()
+    await settle()
+    bench.target.holds = True
+    bench.deliver("running", due=0.5)
+    await bench.pass_time(1)
+    bench.stopping.set()
+    await bench.pass_time(1)
+    bench.target.gate.set()
+    await bench.pass_time(2)
+    assert bench.task.done()
+    assert bench.results() == {"running": Result.ANSWERED}
+    assert [note.execution_id for note in bench.gates.noted] == ["running"]
+
+
 async def test_what_still_runs_at_the_deadline_is_reported_as_unanswered(start: Start) -> None:
     bench = start(drain_seconds=20)
     bench.target.holds = True
