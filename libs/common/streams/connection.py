@@ -6,14 +6,16 @@ knows how long it may wait, and what to do meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.connection import HiredisRespSerializer
+from redis.exceptions import RedisError
 
 from libs.common.streams.urls import RedisAddress, parse_redis_url
 
@@ -41,10 +43,48 @@ def open_redis(url: str, *, max_connections: int = 32) -> RedisClient:
         )
     options = {**_common(address), "db": address.db, "max_connections": max_connections}
     if address.topology == "sentinel":
-        sentinel = Sentinel(address.hosts, sentinel_kwargs=_timeouts(), **options)  # type: ignore[no-untyped-call]
-        return _packing_in_c(sentinel.master_for(address.service))
+        sentinels = _Sentinels(address.hosts, sentinel_kwargs=_timeouts(), **options)  # type: ignore[no-untyped-call]
+        return _packing_in_c(sentinels.master_for(address.service))
     host, port = address.hosts[0]
     return _packing_in_c(Redis(host=host, port=port, **options))
+
+
+class _Sentinels(Sentinel):
+    """Asks all sentinels at once for the primary and believes the first that knows one.
+
+    redis-py asks one after the other. The first one on a machine that hangs outlasts the command that needs the
+    connection, which is given up and asks it again: with one of three sentinels silent nobody would find Redis.
+    """
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return the primary's host and port.
+
+        Raises:
+            MasterNotFoundError: no sentinel knows one.
+        """
+        asking = [asyncio.ensure_future(self._ask(sentinel, service_name)) for sentinel in self.sentinels]
+        try:
+            for answer in asyncio.as_completed(asking):
+                if (found := await answer) is not None:
+                    return found
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.wait(asking)
+        raise MasterNotFoundError("no sentinel knows a primary")
+
+    async def _ask(self, sentinel: Redis, service_name: str) -> tuple[str, int] | None:
+        try:
+            masters: Any = await sentinel.sentinel_masters()
+        except (RedisError, OSError):
+            return None
+        finally:
+            # It is seldom asked.
+            await sentinel.connection_pool.disconnect(inuse_connections=False)
+        state = masters.get(service_name)
+        if state is None or not self.check_master_state(state, service_name):
+            return None
+        return state["ip"], state["port"]
 
 
 class _PackingInC:
