@@ -139,12 +139,10 @@ class SharedLimits:
             count, known = await self._gates.sign_of_life(self._executor_id, now)
             if not known:
                 self._untold = len(self._recent)
-            if self._untold:
-                telling = self._untold
-                await self._gates.restore(self._untold_starts(now))
-                # What was let through meanwhile is told the next time.
-                self._untold -= telling
+            await self._tell_starts(now)
             async with self._places_settled:
+                # What was let through meanwhile: after this, the shared gates may decide again.
+                await self._tell_starts(now)
                 if self._places:
                     await self._gates.renew(
                         {target: list(members) for target, members in self._places.items()}, now, lease_until
@@ -160,6 +158,8 @@ class SharedLimits:
         log.warning("limits.apart", executors=self._executors, error=error.message)
         self._observer.limits_shared(shared=False)
         self._back_since = None
+        # Whoever takes over may have missed the latest of them, and may know this executor all the same.
+        self._untold = len(self._recent)
         now = to_micros(self._scheduler_clock.now())
         own = OwnGates(self._rules, self._executors, now)
         own.remember(self._recent)
@@ -179,6 +179,12 @@ class SharedLimits:
             log.info("limits.shared", executors=count)
             self._observer.limits_shared(shared=True)
         self._executors = max(count, 1)
+
+    async def _tell_starts(self, now: int) -> None:
+        if self._untold:
+            telling = self._untold
+            await self._gates.restore(self._untold_starts(now))
+            self._untold -= telling
 
     def _untold_starts(self, now: int) -> Mapping[TargetKey, Mapping[str, Sequence[tuple[str, int]]]]:
         """Return what Redis is to hear of that still counts: of each job by its id, of the host under the empty id."""

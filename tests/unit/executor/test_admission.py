@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -400,6 +400,41 @@ async def test_a_redis_that_forgot_is_told_what_still_counts(shared: Limits) -> 
     await shared.limits.run_once()
     later = NOW + 60 * SECOND
     assert shared.gates.restored == [{TARGET: {"job": [("new#1", later)], "": [("new#1", later)]}}]
+
+
+async def test_a_redis_that_failed_is_told_of_starts_from_before_too(shared: Limits) -> None:
+    """A replica that took over knows the executor by an earlier sign of life, and misses the latest starts."""
+    await shared.limits.run_once()
+    await shared.ask("before", job_limit=5)
+    await shared.away()
+    await shared.ask("meanwhile", job_limit=5)
+    shared.gates.available = True
+    await shared.limits.run_once()
+    assert shared.gates.restored == [{TARGET: {"job": [("meanwhile#1", NOW), ("before#1", NOW)]}}]
+
+
+async def test_what_is_let_through_while_redis_is_told_is_told_before_limits_are_shared(shared: Limits) -> None:
+    await shared.away()
+    await shared.ask("e1", job_limit=60)
+    shared.gates.available = True
+    await shared.limits.run_once()
+    await shared.ask("e2", job_limit=60)
+    await shared.clock.advance(RETURN_SECONDS)
+    restore = shared.gates.restore
+    later = NOW + round(RETURN_SECONDS * SECOND)
+
+    async def slow_restore(starts: Mapping[TargetKey, Mapping[str, Sequence[tuple[str, int]]]]) -> None:
+        if not shared.limits.shared and "e3#1" not in str(starts):
+            await shared.ask("e3", job_limit=60)
+        await restore(starts)
+
+    shared.gates.restore = slow_restore  # type: ignore[method-assign]
+    await shared.limits.run_once()
+    assert shared.limits.shared
+    assert shared.gates.restored[1:] == [
+        {TARGET: {"job": [("e2#1", NOW)]}},
+        {TARGET: {"job": [("e3#1", later)]}},
+    ]
 
 
 # What is told of hosts
