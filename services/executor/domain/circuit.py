@@ -52,6 +52,10 @@ class Circuit:
         if member == self._probe:
             self._probe_until = lease_until
 
+    def opened(self, until: int) -> None:
+        """Take over that it opened elsewhere."""
+        self.state, self.until = CircuitState.OPEN, until
+
     def note(self, member: str, health: Health, now: int) -> None:
         """Learn from an attempt's end."""
         match self.state:

@@ -178,6 +178,10 @@ class GateSummary:
     hits: int = 0
     """Rate-limit hits since the last success."""
 
+    def leaves_alone(self, now: int) -> bool:
+        """Whether nobody is let through for the host's sake: it asked for that, or its circuit is open."""
+        return self.closed_until > now or (self.circuit is CircuitState.OPEN and self.circuit_until > now)
+
 
 @value_type
 class CircuitRules:

@@ -8,7 +8,7 @@ executions meet now this executor, now that one, and it would stand still.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from services.executor.domain.gate_values import (
@@ -43,6 +43,11 @@ class OwnGates:
         """Take over this executor's earlier starts."""
         for target, start in starts:
             self._gate(target).remember(start)
+
+    def take_over(self, left_alone: Mapping[TargetKey, GateSummary]) -> None:
+        """Go on leaving hosts alone that the shared gates left alone."""
+        for target, summary in left_alone.items():
+            self._gate(target).take_over(summary)
 
     def renew(self, target: TargetKey, members: Iterable[str], lease_until: int) -> None:
         """Keep the places of attempts that go on, also of those that were let through before."""

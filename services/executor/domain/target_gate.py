@@ -17,6 +17,7 @@ from services.executor.domain.gate_values import (
     Admitted,
     Ask,
     Busy,
+    CircuitState,
     DeferReason,
     Deferred,
     GateRules,
@@ -147,6 +148,12 @@ class TargetGate:
             log.starts.put(start.member, start.slot)
         if start.host_limited:
             self._host.starts.put(start.member, start.slot)
+
+    def take_over(self, summary: GateSummary) -> None:
+        """Take over that the host is left alone, as a gate elsewhere told."""
+        self._closed_until, self._hits = summary.closed_until, summary.hits
+        if summary.circuit is CircuitState.OPEN:
+            self._circuit.opened(summary.circuit_until)
 
     @property
     def summary(self) -> GateSummary:

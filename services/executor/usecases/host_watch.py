@@ -7,7 +7,7 @@ about, so that each is told once.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -80,6 +80,10 @@ class HostWatch:
         # One look for each gate: what comes last is how it stands.
         for target, summary in dict(zip(targets, after, strict=True)).items():
             self._see(target, summary)
+
+    def left_alone(self, now: int) -> Mapping[TargetKey, GateSummary]:
+        """Return the gates that leave their hosts alone, as far as is known here."""
+        return {target: seen.summary for target, seen in self._latest.items() if seen.summary.leaves_alone(now)}
 
     async def run_once(self) -> int:
         """Report what changed, a bounded number of hosts, and return how many; show how all of them stand.

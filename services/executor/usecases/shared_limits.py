@@ -2,9 +2,10 @@
 
     SHARED ── a call of Redis fails ──> APART ── signs of life succeed for a while ──> SHARED
 
-When Redis is back, or has forgotten, it knows of no starts. Each executor tells it of its own ones, and stays apart a
-little longer, until the others have done so, too. What one executor alone cannot reach, the others cannot know: they go
-on with the whole limit, so that a host may see one share more for as long as that lasts.
+When Redis is back, or has forgotten, it knows of no starts, and of no host that asked to be left alone. Each executor
+tells it of those that it knows, and stays apart a little longer, until the others have done so, too. What one executor
+alone cannot reach, the others cannot know: they go on with the whole limit, so that a host may see one share more for
+as long as that lasts.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from services.executor.domain.gate_values import (
     SECOND,
     Admitted,
     Ask,
+    Feedback,
     GateRules,
     Note,
     Start,
@@ -40,6 +42,8 @@ RETURN_SECONDS = 4.0
 """How long limits are kept apart after Redis came back: twice the time in which every executor notices."""
 MAX_RECENT = 20_000
 """Own starts that are remembered for the day that Redis forgets; the newest ones."""
+MAX_CLOSURES = 500
+"""Closed hosts in one exchange."""
 
 log = get_logger(__name__)
 
@@ -143,6 +147,8 @@ class SharedLimits:
             async with self._places_settled:
                 # What was let through meanwhile: after this, the shared gates may decide again.
                 await self._tell_starts(now)
+                if self._own is not None or not known:
+                    await self._tell_closures(now)
                 if self._places:
                     await self._gates.renew(
                         {target: list(members) for target, members in self._places.items()}, now, lease_until
@@ -163,6 +169,7 @@ class SharedLimits:
         now = to_micros(self._scheduler_clock.now())
         own = OwnGates(self._rules, self._executors, now)
         own.remember(self._recent)
+        own.take_over(self._watch.left_alone(now))
         for target, members in self._places.items():
             own.renew(target, members, now + PLACE_LEASE_SECONDS * SECOND)
         return own
@@ -185,6 +192,16 @@ class SharedLimits:
             telling = self._untold
             await self._gates.restore(self._untold_starts(now))
             self._untold -= telling
+
+    async def _tell_closures(self, now: int) -> None:
+        """Tell shared gates until when their hosts asked to be left alone, as notes that say nothing else."""
+        closed = [
+            (target, Note("", 0, "", now, started=True, feedback=Feedback(close_until=summary.closed_until)))
+            for target, summary in self._watch.left_alone(now).items()
+            if summary.closed_until > now
+        ]
+        for begin in range(0, len(closed), MAX_CLOSURES):
+            await self._gates.exchange(closed[begin : begin + MAX_CLOSURES], [])
 
     def _untold_starts(self, now: int) -> Mapping[TargetKey, Mapping[str, Sequence[tuple[str, int]]]]:
         """Return what Redis is to hear of that still counts: of each job by its id, of the host under the empty id."""

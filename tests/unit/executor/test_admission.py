@@ -437,6 +437,40 @@ async def test_what_is_let_through_while_redis_is_told_is_told_before_limits_are
     ]
 
 
+@pytest.mark.parametrize(
+    ("summary", "reason"),
+    [
+        (GateSummary(closed_until=NOW + 30 * SECOND, hits=1), DeferReason.TARGET_RATE_LIMIT),
+        (GateSummary(CircuitState.OPEN, circuit_until=NOW + 30 * SECOND), DeferReason.CIRCUIT_OPEN),
+    ],
+)
+async def test_apart_a_host_goes_on_being_left_alone(shared: Limits, summary: GateSummary, reason: DeferReason) -> None:
+    shared.gates.summary = summary
+    await shared.ask("before")
+    shared.gates.available = False
+    assert await shared.ask("e1") == [Deferred(NOW + 30 * SECOND, reason)]
+    await shared.clock.advance(31)
+    assert isinstance((await shared.ask("e1"))[0], Admitted)
+
+
+async def test_what_a_host_asked_for_apart_is_told_before_limits_are_shared(shared: Limits) -> None:
+    await shared.away()
+    asked_for = Feedback(limited=True, close_until=NOW + 600 * SECOND)
+    await shared.limits.exchange([(TARGET, a_note("e1", asked_for))], [])
+    shared.gates.available = True
+    await shared.limits.run_once()
+    assert [note.feedback for note in shared.gates.noted] == [Feedback(close_until=NOW + 600 * SECOND)]
+
+
+async def test_a_redis_that_forgot_is_told_who_asked_to_be_left_alone(shared: Limits) -> None:
+    shared.gates.summary = GateSummary(closed_until=NOW + 600 * SECOND, hits=1)
+    await shared.limits.exchange([(TARGET, a_note("e1"))], [])
+    shared.gates.noted.clear()
+    shared.gates.known = False
+    await shared.limits.run_once()
+    assert [note.feedback for note in shared.gates.noted] == [Feedback(close_until=NOW + 600 * SECOND)]
+
+
 # What is told of hosts
 
 
