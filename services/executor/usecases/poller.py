@@ -68,12 +68,13 @@ class Poller:
         if not self._held.free:
             await first_of(self._held.wait_for_room(), self._stopping.wait(), self._clock.sleep(WATCH_INTERVAL_SECONDS))
             return 0
-        polled = self._clock.monotonic()
-        # Set before the call, so that a failing one is not repeated at once.
-        self._last_poll, self._next_poll = polled, polled + self._pace()
+        polled, pace = self._clock.monotonic(), self._pace()
         mode = PollMode.OVERDUE if self._status.mode is Mode.STREAMS else PollMode.ALL
+        # One that fails is followed by the next as soon as the loop's wait after failures is over: were there a wait
+        # here in between, which does not fail, each failure would count, and be logged, as the first one.
         batch = await self._intake.poll(min(self._held.free, MAX_BATCH), mode)
         self._status.fetched()
+        self._last_poll, self._next_poll = polled, polled + pace
         if batch.more and not self._late_streams():
             self._next_poll = polled
         return len(batch.grants)

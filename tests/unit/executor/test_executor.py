@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from libs.common.errors import UnimplementedError
 from libs.common.rpc.health import LIVENESS, READINESS, HealthReporter
@@ -230,6 +231,20 @@ async def test_a_poll_that_says_more_is_followed_at_once(start: Start) -> None:
     await bench.pass_time(0.01)
     assert len(bench.service.polls) > 2
     bench.service.more = False
+
+
+@pytest.mark.parametrize("redis", [True, False])
+async def test_a_scheduler_that_is_away_is_logged_once(start: Start, redis: bool) -> None:
+    bench = start()
+    bench.deliveries.available = redis
+    await bench.pass_time(5)
+    with capture_logs() as logs:
+        bench.service.available = False
+        await bench.pass_time(60)
+        assert [line["event"] for line in logs if line.get("loop") == "poll"] == ["loop.failed"]
+        bench.service.available = True
+        await bench.pass_time(5)
+    assert [line["event"] for line in logs if line.get("loop") == "poll"] == ["loop.failed", "loop.recovered"]
 
 
 async def test_long_attempts_keep_their_leases(start: Start) -> None:
