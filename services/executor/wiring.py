@@ -164,11 +164,13 @@ def wire(
         intake=[
             *(duty.make(f"read-{reader.shard}", reader.run_once) for reader in readers),
             duty.make("poll", poller.run_once),
+        ],
+        delivery=[
+            # A pass over many shards takes long on a slow Redis: the end of the intake, and with it the drain, must not
+            # wait for it.
             duty.make(
                 "reap", Reaper(ports.deliveries, settings.stream_shards).run_once, settings.reap_interval_seconds
             ),
-        ],
-        delivery=[
             duty.make("admission", desk.run_once),
             duty.make("slot_shares", SlotShares(waiter, admission, runner).run_once, SHARES_SECONDS),
             duty.make("limits", limits.run_once, KEEP_SECONDS),

@@ -56,13 +56,14 @@ class Drain:
         self._scheduler_clock = scheduler_clock
         self._seconds = seconds
 
-    async def run(self) -> None:
-        """Return when nothing is held any more, or when the time is over."""
+    async def run(self, stopped: float) -> None:
+        """Return when nothing is held any more, or when the time is over, which counts from the order to stop."""
         reporting = min(REPORTING_SECONDS, self._seconds / 2)
         telling = min(TELLING_SECONDS, reporting / 3)
         released = self._release_waiting()
         log.info("drain.started", released=released, held=len(self._held))
-        await first_of(self._held.wait_until_empty(), self._clock.sleep(self._seconds - reporting))
+        left = max(stopped + self._seconds - reporting - self._clock.monotonic(), 0.0)
+        await first_of(self._held.wait_until_empty(), self._clock.sleep(left))
         aborted = len(self._held)
         for held in self._held:
             self._runner.abort(held, Abort.DRAINED)

@@ -47,9 +47,10 @@ class Executor:
                 for duty in self._intake:
                     intake.create_task(self._forever(duty, stopping), name=duty.name)
                 await stopping.wait()
+                stopped = self._clock.monotonic()
                 await self._on_stopping()
             # The intake has ended by itself: what it had asked the scheduler for is held by now.
-            await self._drain.run()
+            await self._drain.run(stopped)
             # The event ends a loop whose library swallows the cancellation; the cancellation ends one that waits.
             drained.set()
             for task in delivery:

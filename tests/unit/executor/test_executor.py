@@ -427,6 +427,30 @@ async def test_what_still_runs_at_the_deadline_is_reported_as_unanswered(start: 
     assert bench.service.told["stuck"].error_reason == "EXECUTOR_STOPPED"
 
 
+@pytest.mark.parametrize("slow", ["poll", "reap"])
+async def test_an_intake_that_ends_slowly_takes_nothing_from_the_last_reports(
+    start: Start, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """The process is cut at its deadline, however late its own drain could begin."""
+    bench = start(drain_seconds=20, reap_interval_seconds=2)
+    bench.target.holds = True
+    bench.deliver("stuck")
+    await bench.pass_time(1)
+    port = bench.service if slow == "poll" else bench.deliveries
+    call, seconds = getattr(port, slow), {"poll": 5.0, "reap": 60.0}[slow]
+
+    async def slow_call(*args: object, **options: object) -> object:
+        await bench.clock.sleep(seconds)
+        return await call(*args, **options)
+
+    monkeypatch.setattr(port, slow, slow_call)
+    await bench.pass_time(1.5)
+    bench.stopping.set()
+    await bench.pass_time(19)
+    assert bench.results() == {"stuck": Result.NO_ANSWER}
+    assert bench.task.done()
+
+
 async def test_a_scheduler_that_is_away_does_not_keep_a_stopping_executor(start: Start) -> None:
     bench = start(drain_seconds=20)
     bench.deliver("e1")
