@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from punctual.internal.v1.stream_entry_pb2 import StreamEntry
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from libs.common.clock import SystemClock
 from libs.common.errors import UnavailableError
@@ -160,6 +162,30 @@ async def test_unreadable_entries_are_put_aside(client: RedisClient, redis_prefi
     letters = [fields for _, fields in await client.xrange(stream.dead_letter_key)]
     assert [fields[b"e"] for fields in letters] == [b"\xff\xff", b"", timeless]
     assert await client.xlen(stream.key(0)) == 1
+
+
+async def test_an_acknowledgement_that_came_to_pass_in_part_leaves_nothing_for_good(
+    client: RedisClient, redis_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a replica takes over that was told of the first command only."""
+    stream = DueStream(client, key_prefix=redis_prefix)
+    await stream.ensure_group()
+    await stream.add(entries(3))
+    ids = [item.stream_id for item in await stream.read(0, "c", 3, 0)]
+    whole = Pipeline.execute
+
+    async def first_only(pipeline: Pipeline, raise_on_error: bool = True) -> object:
+        del pipeline.command_stack[1:]
+        await whole(pipeline, raise_on_error)
+        raise RedisConnectionError("the primary is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Pipeline, "execute", first_only)
+        with pytest.raises(UnavailableError):
+            await stream.acknowledge(0, ids)
+    await stream.reap(0, "reaper", 0)
+    assert (await stream.depth(0), await stream.backlog(0)) == (0, 0)
+    assert (await client.xpending(stream.key(0), GROUP))["pending"] == 0
 
 
 async def test_consumers_long_gone_are_deleted_unless_they_hold_something(

@@ -124,8 +124,10 @@ class DueStream:
             return
         async with _bounded(_COMMAND_SECONDS):
             pipeline = self._redis.pipeline(transaction=False)
-            pipeline.xack(self.key(shard), GROUP, *stream_ids)
+            # In this order: where only the first comes to pass, as in a failover in between, the reaper clears the
+            # rest. An entry that was acknowledged and is still there would be nobody's, and stay for good.
             pipeline.xdel(self.key(shard), *stream_ids)
+            pipeline.xack(self.key(shard), GROUP, *stream_ids)
             await pipeline.execute()
 
     async def backlog(self, shard: int) -> int:
