@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.connection import HiredisRespSerializer
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from libs.common.streams.urls import RedisAddress, parse_redis_url
 
@@ -46,7 +46,7 @@ def open_redis(url: str, *, max_connections: int = 32) -> RedisClient:
         sentinels = _Sentinels(address.hosts, sentinel_kwargs=_timeouts(), **options)  # type: ignore[no-untyped-call]
         return _packing_in_c(sentinels.master_for(address.service))
     host, port = address.hosts[0]
-    return _packing_in_c(Redis(host=host, port=port, **options))
+    return _packing_in_c(Redis(host=host, port=port, **options), _LeavingReplicas)
 
 
 class _Sentinels(Sentinel):
@@ -98,10 +98,27 @@ class _PackingInC:
         return packed
 
 
-def _packing_in_c(client: Redis) -> Redis:
-    """Return the client, which has connected nothing yet, with connections of this kind."""
+class _LeavingReplicas:
+    """Ends a connection to a server that became a replica, so that the next command meets whoever took its address.
+
+    A managed Redis, or a service in front of several, moves its address and leaves old connections where they are. One
+    that is found by sentinels does the same by itself.
+    """
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """Return the next response, as redis-py's connection does."""
+        connection: Any = super()
+        try:
+            return await connection.read_response(*args, **options)
+        except ReadOnlyError:
+            await connection.disconnect()
+            raise
+
+
+def _packing_in_c(client: Redis, *more: type) -> Redis:
+    """Return the client, which has connected nothing yet, with connections of this kind, and of more."""
     pool = client.connection_pool
-    pool.connection_class = type("PackingConnection", (_PackingInC, pool.connection_class), {})
+    pool.connection_class = type("PackingConnection", (_PackingInC, *more, pool.connection_class), {})
     return client
 
 
