@@ -129,7 +129,11 @@ async def serve(settings: ExecutorSettings, stopping: asyncio.Event) -> None:
 def open_gates(settings: ExecutorSettings, edges: AsyncExitStack) -> RedisGates:
     """Return the shared gates, on connections of their own; they close with `edges`."""
     gates = RedisGates(
-        open_redis(settings.redis_url.get_secret_value(), max_connections=_GATE_CONNECTIONS),
+        open_redis(
+            settings.redis_url.get_secret_value(),
+            max_connections=_GATE_CONNECTIONS,
+            call_seconds=settings.limits_call_seconds,
+        ),
         key_prefix=settings.redis_key_prefix,
         rules=settings.gate_rules,
         call_seconds=settings.limits_call_seconds,

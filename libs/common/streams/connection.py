@@ -21,14 +21,18 @@ from libs.common.streams.urls import RedisAddress, parse_redis_url
 
 RedisClient = Redis | RedisCluster
 
+CALL_SECONDS = 2.0
+"""How long the users of a client give a call, as a rule."""
 CONNECT_TIMEOUT_SECONDS = 1.0
 # Above the longest blocking read, so that the read's own deadline decides.
 SOCKET_TIMEOUT_SECONDS = 5.0
+_PART_OF_CALL = 0.75
+"""In which a node of a Cluster has to answer; above the longest blocking read, too."""
 _HEALTH_CHECK_SECONDS = 15
 
 
-def open_redis(url: str, *, max_connections: int = 32) -> RedisClient:
-    """Return a client for the URL; close it with `aclose`.
+def open_redis(url: str, *, max_connections: int = 32, call_seconds: float = CALL_SECONDS) -> RedisClient:
+    """Return a client for the URL; close it with `aclose`. Its users give a call so many seconds.
 
     Raises:
         ValueError: the URL is not understood.
@@ -38,8 +42,15 @@ def open_redis(url: str, *, max_connections: int = 32) -> RedisClient:
         return RedisCluster(
             startup_nodes=[ClusterNode(host, port) for host, port in address.hosts],
             max_connections=max_connections,
-            # Once more after a slot has moved.
-            **{**_common(address), "retry": Retry(NoBackoff(), 1)},
+            **{
+                **_common(address),
+                # Once more after a slot has moved.
+                "retry": Retry(NoBackoff(), 1),
+                # A client looks for the nodes anew when it sees one fail itself, not when its caller gives up before:
+                # one that hangs would be asked for ever, whoever has its slots by now.
+                "socket_timeout": call_seconds * _PART_OF_CALL,
+                "socket_connect_timeout": min(call_seconds * _PART_OF_CALL, CONNECT_TIMEOUT_SECONDS),
+            },
         )
     options = {**_common(address), "db": address.db, "max_connections": max_connections}
     if address.topology == "sentinel":

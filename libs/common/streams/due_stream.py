@@ -26,7 +26,7 @@ from libs.common.logs import get_logger
 from libs.common.streams.connection import RedisClient
 
 GROUP = "executors"
-MAX_BLOCK_MS = 3_000
+MAX_BLOCK_MS = 1_000
 _FIELD = b"e"
 _COMMAND_SECONDS = 2.0
 _BLOCK_SLACK_SECONDS = 1.0
