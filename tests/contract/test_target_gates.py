@@ -212,6 +212,19 @@ async def test_signs_of_life_are_counted_while_they_last(gates: RedisGates) -> N
     assert await gates.sign_of_life("x2", T0 + 5 * SECOND) == (1, True)
 
 
+async def test_a_server_that_came_back_with_an_older_state_knows_nobody(
+    gates: RedisGates, redis_url: str, redis_prefix: str
+) -> None:
+    key = f"{redis_prefix}:{{executors}}"
+    await gates.sign_of_life("x1", T0)
+    async with open_redis(redis_url) as redis:
+        saved = await redis.dump(key)
+        assert await gates.sign_of_life("x1", T0 + 2 * SECOND) == (1, True)
+        await redis.restore(key, 60_000, saved, replace=True)
+    assert await gates.sign_of_life("x1", T0 + 4 * SECOND) == (1, False)
+    assert await gates.sign_of_life("x1", T0 + 6 * SECOND) == (1, True)
+
+
 async def test_a_server_that_lost_its_scripts_is_taught_again(gates: RedisGates, redis_url: str) -> None:
     await gates.exchange([], [(TARGET, an_ask("a"))])
     async with open_redis(redis_url) as redis:

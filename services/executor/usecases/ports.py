@@ -212,7 +212,7 @@ class SharedGates(Protocol):
         ...
 
     async def sign_of_life(self, executor_id: str, now: int) -> tuple[int, bool]:
-        """Tell that an executor is there; return how many there are, and whether this one was known."""
+        """Tell that an executor is there; return how many there are, and whether its last sign was known."""
         ...
 
 

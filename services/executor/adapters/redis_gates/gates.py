@@ -59,6 +59,7 @@ class RedisGates:
         self._prefix = key_prefix
         self._rules = rules
         self._seconds = call_seconds
+        self._last_sign = 0
         self._runner = ScriptRunner(redis, seconds=call_seconds)
         self._admit = load_script("admit.lua")
         self._note = load_script("note.lua")
@@ -111,15 +112,19 @@ class RedisGates:
 
     async def sign_of_life(self, executor_id: str, now: int) -> tuple[int, bool]:
         """Tell that this executor is there; return how many there are, and whether Redis knew of this one."""
-        key = f"{self._prefix}:{{executors}}"
+        key, until = f"{self._prefix}:{{executors}}", now + SIGN_OF_LIFE_SECONDS * SECOND
         async with bounded(self._seconds):
             pipeline = self._redis.pipeline(transaction=False)
-            pipeline.zadd(key, {executor_id: now + SIGN_OF_LIFE_SECONDS * SECOND})
+            pipeline.zscore(key, executor_id)
+            pipeline.zadd(key, {executor_id: until})
             pipeline.zremrangebyscore(key, "-inf", now)
             pipeline.zcard(key)
             pipeline.expire(key, 2 * SIGN_OF_LIFE_SECONDS)
-            added, _, count, _ = await pipeline.execute()
-        return int(count), not added
+            before, _, _, count, _ = await pipeline.execute()
+        # An older sign than the last one: it came back with what it had saved some time ago.
+        known = before is not None and before >= self._last_sign
+        self._last_sign = until
+        return int(count), known
 
     async def close(self) -> None:
         """Close the connections."""
