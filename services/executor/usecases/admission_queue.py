@@ -14,7 +14,7 @@ import asyncio
 import heapq
 import itertools
 import math
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -68,6 +68,8 @@ class AdmissionQueue:
         self._asks: deque[Held] = deque()
         self._notes: list[tuple[TargetKey, Note]] = []
         self._held_back: defaultdict[TargetKey, deque[Held]] = defaultdict(deque)
+        self._asking: Counter[TargetKey] = Counter()
+        """How many of what was gathered last ask at each gate, one behind the other."""
         self._recheck = clock.monotonic()
         self._some = asyncio.Event()
         self._asked = asyncio.Event()
@@ -130,12 +132,14 @@ class AdmissionQueue:
         self._held_back[target].append(held)
 
     def turn_micros(self, held: Held, target: TargetKey) -> int:
-        """Return what one place's turn takes if the attempt shall stand in line by it; else 0."""
+        """Return what one place's turn takes if the attempt shall stand in line by it; else 0. Call it ask by ask."""
         places = held.grant.limits.host_concurrent_requests
         if not places:
             return 0
         waited = 0.0 if held.waits_since is None else self._clock.monotonic() - held.waits_since
-        ahead = len(self._held_back.get(target, ()))
+        # What is held back asks again together, and stands in no line here meanwhile.
+        ahead = len(self._held_back.get(target, ())) + self._asking[target]
+        self._asking[target] += 1
         if self._turns.waits_here(target, places, ahead, waited):
             return 0
         return round(self._turns.turn_seconds(target, places) * 1_000_000)
@@ -153,6 +157,7 @@ class AdmissionQueue:
             pause = min(NOTES_WINDOW_SECONDS, self._seconds_to_early())
             await first_of(self._asked.wait(), self._clock.sleep(pause))
             self._bring_in()
+        self._asking.clear()
         notes, self._notes = self._notes, []
         asks: list[Held] = []
         while self._asks and len(asks) < MAX_ASKS:

@@ -246,6 +246,25 @@ async def test_what_would_wait_long_for_a_place_stands_in_line_instead(queue: Ad
     assert queue.turn_micros(first, TARGET) == 5 * SECOND
 
 
+async def test_those_that_ask_together_are_ahead_of_each_other(queue: AdmissionQueue, clock: FakeClock) -> None:
+    """Else a burst at a slow host waits here as a whole, and asks ten times a second."""
+    limits = AttemptLimits(0, 0, 1, 1)
+    first = let_through(queue)
+    await queue.gather()
+    first.progress.start_time = T0
+    await clock.advance(0.4)
+    queue.note(first, ANSWERED)
+    for number in range(2, 12):
+        queue.ask(held(f"e{number}", limits=limits))
+    for _ in range(2):
+        gathered = await queue.gather()
+        turns = [queue.turn_micros(each, TARGET) for each in gathered.asks]
+        assert turns == [0] * 3 + [400_000] * 7
+        for each in gathered.asks:
+            queue.hold_back(each, TARGET)
+        await clock.advance(RECHECK_SECONDS)
+
+
 async def test_what_could_not_be_exchanged_comes_first_the_next_time(queue: AdmissionQueue) -> None:
     admitted, asking = let_through(queue, "e0"), held("e1")
     queue.note(admitted, ANSWERED)
