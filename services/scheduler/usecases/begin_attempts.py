@@ -21,7 +21,6 @@ from services.scheduler.domain.callback import callback_job
 from services.scheduler.domain.execution import Attempt, Cause, DeliveryPath, Execution, ExecutionState, Outcome
 from services.scheduler.domain.job import Job, OverlapPolicy
 from services.scheduler.domain.request_size import largest_request
-from services.scheduler.domain.schedule import ZONE_NAMES
 from services.scheduler.usecases.org_turns import OrgTurns
 from services.scheduler.usecases.ports import ExecutionStore, FinishWrite, GrantWrite, JobStore, Lease, SecretOpener
 from services.scheduler.usecases.settle import OVERLAP_REASON, SettleFinished
@@ -131,9 +130,7 @@ class BeginAttempts:
         """Return the jobs of executions with their secrets in clear, and the ids of those that cannot be read."""
         callbacks = {execution.job_id: callback_job(execution) for execution in executions if execution.callback}
         wanted = {execution.job_id for execution in executions} - callbacks.keys()
-        loaded = await self.jobs.load(wanted) if wanted else {}
-        # Neither its schedule nor a date in its body can be told without the zone, and a batch is answered as a whole.
-        jobs = {job_id: job for job_id, job in loaded.items() if job.definition.schedule.time_zone in ZONE_NAMES}
+        jobs = await self.jobs.load(wanted) if wanted else {}
         opened = {job_id: self.secrets.open(job) async for job_id, job in in_turns(jobs.items())}
         unreadable = frozenset(job_id for job_id, job in opened.items() if job is None)
         if missing := wanted - jobs.keys():

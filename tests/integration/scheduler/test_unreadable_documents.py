@@ -62,24 +62,6 @@ async def test_executions_of_a_job_that_cannot_be_read_wait(
     await database.client.close()
 
 
-async def test_executions_of_a_job_whose_zone_is_unknown_wait_and_hold_up_no_other(
-    api: ServedScheduler, database: AsyncDatabase[dict[str, Any]]
-) -> None:
-    broken, sound = await due_now(api), await due_now(api)
-    by_job = {execution_id.partition("-")[0]: execution_id for execution_id in await api.tick()}
-    # As a version writes it whose tz database has the zone.
-    body = {"preset": None, "template": '{"day": "{{fire_date}}"}', "model": "", "max_tokens": 0}
-    newer = {"definition.schedule.time_zone": "Mars/Base", "definition.target.body": body}
-    await database.jobs.update_one({"_id": broken}, {"$set": newer, "$inc": {"revision": 1}})
-    batch = await api.begin(by_job[broken], by_job[sound])
-    assert [grant.execution_id for grant in batch.grants] == [by_job[sound]]
-    assert [(refusal.execution_id, refusal.reason) for refusal in batch.refusals] == [(by_job[broken], "NOT_READY")]
-    known = {"$set": {"definition.schedule.time_zone": "Europe/Berlin"}, "$inc": {"revision": 1}}
-    await database.jobs.update_one({"_id": broken}, known)
-    assert [grant.execution_id for grant in (await api.begin(by_job[broken])).grants] == [by_job[broken]]
-    await database.client.close()
-
-
 async def test_an_execution_that_cannot_be_read_holds_up_no_other(
     api: ServedScheduler, database: AsyncDatabase[dict[str, Any]]
 ) -> None:
