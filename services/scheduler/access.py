@@ -23,7 +23,7 @@ from services.scheduler.adapters.rpc.service_identities import ServiceIdentityIn
 from services.scheduler.adapters.tokens.json_web_tokens import SharedSecret, VerifyJsonWebToken
 from services.scheduler.adapters.tokens.key_set import KeySet
 from services.scheduler.adapters.tokens.key_sources import KeyFile, KeyUrl
-from services.scheduler.usecases.ports import ApiKeyStore
+from services.scheduler.usecases.ports.api_key_store import ApiKeyStore
 from services.scheduler.usecases.verify_api_key import VerifyApiKey
 
 log = get_logger(__name__)

@@ -49,7 +49,7 @@ from services.scheduler.usecases.callbacks import WriteCallbacks
 from services.scheduler.usecases.extend_leases import ExtendLeases
 from services.scheduler.usecases.grant_details import DescribeGrants
 from services.scheduler.usecases.lease_partitions import LeasePartitions
-from services.scheduler.usecases.ports import BlobStore
+from services.scheduler.usecases.ports.blob_store import BlobStore
 from services.scheduler.usecases.report_attempts import ReportAttempts
 from services.scheduler.usecases.settle import SettleFinished, SweepUnsettled
 from services.scheduler.usecases.target_hosts import ManageTargetHosts

@@ -23,7 +23,10 @@ from services.scheduler.usecases.cancel_execution import CancelExecution
 from services.scheduler.usecases.change_job_state import ChangeJobState
 from services.scheduler.usecases.create_jobs import CreateJobs
 from services.scheduler.usecases.explain_job import ExplainJob
-from services.scheduler.usecases.ports import BlobStore, DueNudge, ExecutionStore, JobStore
+from services.scheduler.usecases.ports.blob_store import BlobStore
+from services.scheduler.usecases.ports.due_nudge import DueNudge
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
+from services.scheduler.usecases.ports.job_store import JobStore
 from services.scheduler.usecases.read_execution import ReadExecution
 from services.scheduler.usecases.requested_execution import RequestExecution
 from services.scheduler.usecases.resubmission import JudgeResubmission

@@ -12,7 +12,7 @@ from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
 from services.scheduler.domain.api_key import ApiKey, hash_secret
 from services.scheduler.testing.memory_api_key_store import MemoryApiKeyStore
 from services.scheduler.usecases.caller import OrgScope
-from services.scheduler.usecases.ports import ApiKeyStore
+from services.scheduler.usecases.ports.api_key_store import ApiKeyStore
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 ACME = OrgScope("acme")

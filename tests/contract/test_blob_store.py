@@ -20,7 +20,7 @@ from services.scheduler.adapters.mongo.migrations import bind_documents
 from services.scheduler.domain.answer_blob import BlobRecord
 from services.scheduler.testing.memory_blobs import MemoryBlobRecords, MemoryBlobs
 from services.scheduler.usecases.answer_blobs import BlobRecords
-from services.scheduler.usecases.ports import BlobStore
+from services.scheduler.usecases.ports.blob_store import BlobStore
 from tests.support.scheduler_values import NOW, SECOND
 
 BLOB = "01J9ZK3M5T7W9Y2B4D6F8H0J1K-1789000000000/3/01J9ZK3M5T7W9Y2B4D6F8H0J1M"

@@ -11,7 +11,7 @@ from services.scheduler.domain.callback import callback_job, execution_ended
 from services.scheduler.domain.execution import Cause, Execution, ExecutionState, StoredResponse
 from services.scheduler.domain.job import CallbackPolicy, Job
 from services.scheduler.testing.memory_execution_store import MemoryExecutionStore
-from services.scheduler.usecases.ports import ExecutionFilter, ExecutionStore
+from services.scheduler.usecases.ports.execution_store import ExecutionFilter, ExecutionStore
 from tests.support.scheduler_values import (
     NOW,
     RETENTION,

@@ -19,7 +19,8 @@ from services.scheduler.testing.memory_due_probe import MemoryDueProbe
 from services.scheduler.testing.memory_execution_store import MemoryExecutionStore
 from services.scheduler.testing.memory_job_store import MemoryJobStore
 from services.scheduler.usecases.acquire_due import DueProbe
-from services.scheduler.usecases.ports import ExecutionStore, JobStore
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
+from services.scheduler.usecases.ports.job_store import JobStore
 from tests.support.scheduler_values import DAY, a_job, an_execution, at
 
 ALL = range(256)

@@ -27,7 +27,7 @@ from services.scheduler.domain.execution import (
 )
 from services.scheduler.testing.memory_execution_store import MemoryExecutionStore
 from services.scheduler.usecases.caller import OrgScope
-from services.scheduler.usecases.ports import Cancellation, ExecutionFilter, ExecutionStore
+from services.scheduler.usecases.ports.execution_store import Cancellation, ExecutionFilter, ExecutionStore
 from tests.support.scheduler_values import (
     LATER,
     NOW,

@@ -29,7 +29,7 @@ from services.scheduler.domain.job import (
 from services.scheduler.domain.schedule import Cron, Daily, MonthEnd, Monthly, OneTimeLocal, Schedule, Weekday, Weekly
 from services.scheduler.testing.memory_job_store import MemoryJobStore
 from services.scheduler.usecases.caller import OrgScope
-from services.scheduler.usecases.ports import CursorMove, JobFilter, JobStore
+from services.scheduler.usecases.ports.job_store import CursorMove, JobFilter, JobStore
 from tests.support.scheduler_values import DAY, EVERY_MINUTE, NOW, SCOPE, a_definition, a_job, at, new_job_id, once
 
 ALL = range(256)

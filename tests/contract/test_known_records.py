@@ -18,7 +18,8 @@ from services.scheduler.adapters.mongo.key_rotation import KeyRotation
 from services.scheduler.adapters.mongo.signing_secret_store import MongoSigningSecretStore
 from services.scheduler.domain.execution import Execution, Phase
 from services.scheduler.domain.job import Header, Job, JobState, Target
-from services.scheduler.usecases.ports import Cancellation, CursorMove
+from services.scheduler.usecases.ports.execution_store import Cancellation
+from services.scheduler.usecases.ports.job_store import CursorMove
 from tests.support.scheduler_values import (
     LATER,
     MINUTE,

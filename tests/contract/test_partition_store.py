@@ -10,7 +10,7 @@ import pytest
 from services.scheduler.adapters.mongo.partition_store import MongoPartitionStore
 from services.scheduler.domain.partitions import PartitionTable, release, renew
 from services.scheduler.testing.memory_partition_store import MemoryPartitionStore
-from services.scheduler.usecases.ports import PartitionStore
+from services.scheduler.usecases.ports.partition_store import PartitionStore
 from tests.support.scheduler_values import NOW, at
 
 

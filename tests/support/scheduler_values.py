@@ -22,7 +22,7 @@ from services.scheduler.domain.execution import (
 from services.scheduler.domain.job import Job, JobDefinition, Target, partition_of
 from services.scheduler.domain.schedule import Cron, OneTimeAt, Schedule, due_time, first_fire
 from services.scheduler.usecases.caller import Caller, OrgScope
-from services.scheduler.usecases.ports import FinishWrite, GrantWrite, Lease, WaitWrite
+from services.scheduler.usecases.ports.execution_writes import FinishWrite, GrantWrite, Lease, WaitWrite
 
 NOW = datetime(2040, 1, 2, 12, 0, tzinfo=UTC)
 """A Monday at noon, so far ahead that no database expires what is kept until then."""

@@ -19,7 +19,7 @@ from opentelemetry.util.types import AttributeValue
 
 from libs.common.tracing import format_trace_parent, parse_trace_parent, record_span, trace_id_of
 from services.scheduler.domain.execution import Execution, ExecutionState
-from services.scheduler.usecases.ports import DueJob
+from services.scheduler.usecases.ports.job_store import DueJob
 
 
 class TickTraces:

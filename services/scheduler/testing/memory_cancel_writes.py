@@ -9,7 +9,7 @@ from services.scheduler.domain.execution import Cause, Execution, ExecutionState
 from services.scheduler.testing.checkpoint import Checkpoint, as_stored, operation
 from services.scheduler.testing.memory_lease_writes import SETTLE_GRACE, Record
 from services.scheduler.usecases.audit import AuditEvent
-from services.scheduler.usecases.ports import Cancellation
+from services.scheduler.usecases.ports.execution_store import Cancellation
 
 
 class MemoryCancelWrites:

@@ -16,7 +16,7 @@ from services.scheduler.testing.memory_lease_writes import MemoryLeaseWrites, Re
 from services.scheduler.usecases.acquire_due import POLL_GRACE
 from services.scheduler.usecases.audit import AuditEvent
 from services.scheduler.usecases.caller import OrgScope
-from services.scheduler.usecases.ports import ExecutionFilter
+from services.scheduler.usecases.ports.execution_store import ExecutionFilter
 
 
 class MemoryExecutionStore(MemoryLeaseWrites, MemoryCancelWrites):

@@ -15,7 +15,7 @@ from services.scheduler.domain.target_url import split_target_url
 from services.scheduler.testing.checkpoint import Checkpoint, as_stored, no_checkpoint, operation
 from services.scheduler.usecases.audit import SCHEDULER_ACTOR, AuditEvent
 from services.scheduler.usecases.caller import OrgScope
-from services.scheduler.usecases.ports import CursorMove, DueJob, JobFilter
+from services.scheduler.usecases.ports.job_store import CursorMove, DueJob, JobFilter
 
 KEPT_FAILURE_IDS = 50
 """As many failed executions as the real store remembers."""

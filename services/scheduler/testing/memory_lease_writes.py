@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from services.scheduler.domain.begin import MAX_EARLY
 from services.scheduler.domain.execution import Attempt, Execution, ExecutionState, Phase
 from services.scheduler.testing.checkpoint import Checkpoint, as_stored, operation
-from services.scheduler.usecases.ports import FinishWrite, GrantResult, GrantWrite, Lease, WaitWrite
+from services.scheduler.usecases.ports.execution_writes import FinishWrite, GrantResult, GrantWrite, Lease, WaitWrite
 
 KEPT_ATTEMPTS = 40
 SETTLE_GRACE = timedelta(seconds=5)

@@ -21,7 +21,9 @@ from services.scheduler.domain.planning import MISFIRE_GRACE, UNUSABLE, FirePlan
 from services.scheduler.usecases.audit import stop_event
 from services.scheduler.usecases.materialize import held_back, materialize
 from services.scheduler.usecases.org_turns import Look, OrgTurns
-from services.scheduler.usecases.ports import CursorMove, DueJob, DueNudge, ExecutionStore, JobStore
+from services.scheduler.usecases.ports.due_nudge import DueNudge
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
+from services.scheduler.usecases.ports.job_store import CursorMove, DueJob, JobStore
 
 POLL_GRACE = timedelta(seconds=2)
 """How long after its time a delivered execution may stay without a beginning before the poll path takes it."""

@@ -21,7 +21,9 @@ from libs.common.ids import new_id
 from libs.common.logs import get_logger
 from services.scheduler.domain.answer_blob import CHECK_INTERVAL, MAX_BLOB_BYTES, BlobRecord, next_check
 from services.scheduler.domain.execution import ExecutionState
-from services.scheduler.usecases.ports import AnswerQuota, BlobStore, ExecutionStore
+from services.scheduler.usecases.ports.answer_quota import AnswerQuota
+from services.scheduler.usecases.ports.blob_store import BlobStore
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
 
 MAX_UPLOADS = 8
 """Uploads that a replica writes at a time; others wait, and their bytes with their executors."""

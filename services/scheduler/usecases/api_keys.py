@@ -15,7 +15,7 @@ from services.scheduler.domain.api_key import SECRET_BYTES, ApiKey, encode_secre
 from services.scheduler.domain.definition_rules import PROJECT_ID
 from services.scheduler.usecases.audit import AuditEvent, call_event, diff, show
 from services.scheduler.usecases.caller import Caller, Permission
-from services.scheduler.usecases.ports import ApiKeyStore
+from services.scheduler.usecases.ports.api_key_store import ApiKeyStore
 
 MAX_NAME = 200
 MAX_PROJECTS = 100

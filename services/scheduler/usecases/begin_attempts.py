@@ -22,7 +22,10 @@ from services.scheduler.domain.execution import Attempt, Cause, DeliveryPath, Ex
 from services.scheduler.domain.job import Job, OverlapPolicy
 from services.scheduler.domain.request_size import largest_request
 from services.scheduler.usecases.org_turns import OrgTurns
-from services.scheduler.usecases.ports import ExecutionStore, FinishWrite, GrantWrite, JobStore, Lease, SecretOpener
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
+from services.scheduler.usecases.ports.execution_writes import FinishWrite, GrantWrite, Lease
+from services.scheduler.usecases.ports.job_store import JobStore
+from services.scheduler.usecases.ports.secret_opener import SecretOpener
 from services.scheduler.usecases.settle import OVERLAP_REASON, SettleFinished
 
 QUEUE_RECHECK = timedelta(seconds=30)

@@ -14,7 +14,7 @@ from libs.common.errors import AbortedError, FailedPreconditionError, InvalidArg
 from services.scheduler.domain.job import Job, JobState
 from services.scheduler.usecases.caller import Caller
 from services.scheduler.usecases.change_job_state import ChangeJobState, check_note
-from services.scheduler.usecases.ports import JobFilter, JobStore
+from services.scheduler.usecases.ports.job_store import JobFilter, JobStore
 
 MAX_CHANGES = 1000
 PAGE = 100

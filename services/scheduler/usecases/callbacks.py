@@ -15,7 +15,10 @@ from libs.common.instants import truncate_to_millis
 from services.scheduler.domain.callback import execution_ended, failing_change, is_told, job_failed
 from services.scheduler.domain.job import Job
 from services.scheduler.usecases.org_settings import OrgSettingsReader
-from services.scheduler.usecases.ports import DueNudge, ExecutionStore, FinishWrite, JobStore
+from services.scheduler.usecases.ports.due_nudge import DueNudge
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
+from services.scheduler.usecases.ports.execution_writes import FinishWrite
+from services.scheduler.usecases.ports.job_store import JobStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from services.scheduler.domain.execution import Execution, ExecutionState
 from services.scheduler.usecases.audit import AuditEvent, call_event
 from services.scheduler.usecases.caller import Caller
 from services.scheduler.usecases.change_job_state import MAX_TRIES, check_note
-from services.scheduler.usecases.ports import Cancellation, ExecutionStore, JobStore
+from services.scheduler.usecases.ports.execution_store import Cancellation, ExecutionStore
+from services.scheduler.usecases.ports.job_store import JobStore
 from services.scheduler.usecases.settle import SettleFinished, settled_write
 
 

@@ -20,7 +20,9 @@ from services.scheduler.domain.schedule import TZDATA_VERSION, due_time, next_fi
 from services.scheduler.usecases.audit import JobAudit
 from services.scheduler.usecases.caller import Caller
 from services.scheduler.usecases.materialize import settle_cursor
-from services.scheduler.usecases.ports import Cancellation, DueNudge, ExecutionStore, JobStore
+from services.scheduler.usecases.ports.due_nudge import DueNudge
+from services.scheduler.usecases.ports.execution_store import Cancellation, ExecutionStore
+from services.scheduler.usecases.ports.job_store import JobStore
 
 MAX_TRIES = 10
 """Lost races before a change gives up as ABORTED; a tick moves a cursor once per fire."""

@@ -32,7 +32,8 @@ from services.scheduler.usecases.audit import JobAudit
 from services.scheduler.usecases.caller import Caller
 from services.scheduler.usecases.change_job_state import lost_races
 from services.scheduler.usecases.org_settings import OrgQuotas
-from services.scheduler.usecases.ports import DueNudge, JobStore
+from services.scheduler.usecases.ports.due_nudge import DueNudge
+from services.scheduler.usecases.ports.job_store import JobStore
 from services.scheduler.usecases.resubmission import Draft, Free, JudgeResubmission, Refused, Replay
 
 CHUNK = 250

@@ -21,7 +21,8 @@ from services.scheduler.domain.job import KEPT_STATE_CHANGES, Job
 from services.scheduler.domain.planning import UNUSABLE
 from services.scheduler.domain.schedule import next_fire
 from services.scheduler.usecases.caller import Caller
-from services.scheduler.usecases.ports import ExecutionStore, JobStore
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
+from services.scheduler.usecases.ports.job_store import JobStore
 
 MAX_WINDOW = timedelta(days=31)
 DEFAULT_SPAN = timedelta(days=1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from libs.common.clock import Clock
-from services.scheduler.usecases.ports import ExecutionStore
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
 
 
 class LeaseVerdict(enum.Enum):

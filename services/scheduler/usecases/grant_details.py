@@ -14,7 +14,7 @@ from services.scheduler.domain.request_body import names_previous_success
 from services.scheduler.domain.target_host import HostLimits
 from services.scheduler.domain.target_url import split_target_url
 from services.scheduler.usecases.begin_attempts import GrantedAttempt
-from services.scheduler.usecases.ports import ExecutionStore
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
 from services.scheduler.usecases.signing_secrets import SigningKeys
 from services.scheduler.usecases.target_hosts import HostKey, KnownLimits
 

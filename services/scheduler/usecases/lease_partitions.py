@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from libs.common.clock import Clock
 from libs.common.errors import AbortedError
 from services.scheduler.domain.partitions import PartitionTable, release, renew
-from services.scheduler.usecases.ports import PartitionStore
+from services.scheduler.usecases.ports.partition_store import PartitionStore
 
 MAX_TRIES = 20
 """Lost races before a renewal gives up; the dispatcher renews again long before its lease ends."""

@@ -10,7 +10,8 @@ from services.scheduler.domain.execution import Cause, Execution, ExecutionState
 from services.scheduler.domain.job import Job, JobState
 from services.scheduler.domain.planning import UNUSABLE, FireCursor, FirePlan, PlannedFire, plan_fires
 from services.scheduler.domain.schedule import OneTimeAt, Schedule, due_time
-from services.scheduler.usecases.ports import DueJob, ExecutionStore
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
+from services.scheduler.usecases.ports.job_store import DueJob
 
 _HOLD_REASONS = {JobState.PAUSED: "JOB_PAUSED", JobState.FAILED: "JOB_FAILED"}
 

@@ -9,7 +9,8 @@ from services.scheduler.domain.execution import Execution, ExecutionState, Store
 from services.scheduler.domain.job import Job
 from services.scheduler.domain.request_headers import MASK
 from services.scheduler.usecases.caller import Caller, Permission
-from services.scheduler.usecases.ports import ExecutionStore, JobStore
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
+from services.scheduler.usecases.ports.job_store import JobStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,11 @@ from services.scheduler.domain.outcome import (
 )
 from services.scheduler.domain.target_host import TARGET_WAIT_REASONS
 from services.scheduler.domain.target_url import split_target_url
-from services.scheduler.usecases.ports import AnswerQuota, DueNudge, ExecutionStore, FinishWrite, JobStore, WaitWrite
+from services.scheduler.usecases.ports.answer_quota import AnswerQuota
+from services.scheduler.usecases.ports.due_nudge import DueNudge
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
+from services.scheduler.usecases.ports.execution_writes import FinishWrite, WaitWrite
+from services.scheduler.usecases.ports.job_store import JobStore
 from services.scheduler.usecases.settle import SettleFinished, settled_write
 
 MAX_ERROR_MESSAGE = 1000

@@ -19,7 +19,9 @@ from services.scheduler.domain.idempotency import check_idempotency_key, unique_
 from services.scheduler.domain.job import Job, JobState
 from services.scheduler.usecases.audit import FieldChange, call_event
 from services.scheduler.usecases.caller import Caller
-from services.scheduler.usecases.ports import DueNudge, ExecutionStore, JobStore
+from services.scheduler.usecases.ports.due_nudge import DueNudge
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
+from services.scheduler.usecases.ports.job_store import JobStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from datetime import datetime
 from libs.common.errors import AlreadyExistsError, InvalidArgumentError
 from services.scheduler.domain.job import Job
 from services.scheduler.usecases.caller import OrgScope
-from services.scheduler.usecases.ports import JobStore, SecretOpener
+from services.scheduler.usecases.ports.job_store import JobStore
+from services.scheduler.usecases.ports.secret_opener import SecretOpener
 
 
 @dataclass(frozen=True, slots=True)

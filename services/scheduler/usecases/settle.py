@@ -19,7 +19,10 @@ from services.scheduler.domain.job import Job, JobState, OverlapPolicy, partitio
 from services.scheduler.domain.outcome import STOP_REASON
 from services.scheduler.usecases.audit import stop_event
 from services.scheduler.usecases.callbacks import WriteCallbacks
-from services.scheduler.usecases.ports import DueNudge, ExecutionStore, FinishWrite, JobStore
+from services.scheduler.usecases.ports.due_nudge import DueNudge
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
+from services.scheduler.usecases.ports.execution_writes import FinishWrite
+from services.scheduler.usecases.ports.job_store import JobStore
 
 OVERLAP_REASON = "OVERLAP"
 ORPHAN_AGE = timedelta(minutes=1)

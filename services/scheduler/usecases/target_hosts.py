@@ -18,7 +18,8 @@ from libs.common.instants import truncate_to_millis
 from services.scheduler.domain.target_host import HostLimits, TargetHost, check_host, check_limits
 from services.scheduler.usecases.audit import AuditEvent, ShownField, call_event, diff, show
 from services.scheduler.usecases.caller import Caller
-from services.scheduler.usecases.ports import DueNudge, ExecutionStore
+from services.scheduler.usecases.ports.due_nudge import DueNudge
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
 
 REMEMBERED_SECONDS = 2.0
 """How long a replica remembers a host's limits and reset count."""

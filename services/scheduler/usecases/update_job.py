@@ -25,7 +25,9 @@ from services.scheduler.usecases.caller import Caller
 from services.scheduler.usecases.change_job_state import MAX_TRIES, check_etag, lost_races
 from services.scheduler.usecases.materialize import settle_cursor
 from services.scheduler.usecases.org_settings import OrgQuotas
-from services.scheduler.usecases.ports import DueNudge, ExecutionStore, JobStore
+from services.scheduler.usecases.ports.due_nudge import DueNudge
+from services.scheduler.usecases.ports.execution_store import ExecutionStore
+from services.scheduler.usecases.ports.job_store import JobStore
 
 Edit = Callable[[JobDefinition], JobDefinition]
 """Makes the new definition of the stored one; asked again when somebody else changed it meanwhile."""

@@ -14,7 +14,7 @@ from libs.common.clock import Clock
 from libs.common.errors import UnauthenticatedError
 from services.scheduler.domain.api_key import ApiKey, parse_token
 from services.scheduler.usecases.caller import Caller, OrgScope
-from services.scheduler.usecases.ports import ApiKeyStore
+from services.scheduler.usecases.ports.api_key_store import ApiKeyStore
 
 MAX_CACHED_KEYS = 10_000
 

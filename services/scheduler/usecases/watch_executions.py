@@ -13,7 +13,7 @@ from libs.common.clock import Clock
 from libs.common.errors import ResourceExhaustedError, UnavailableError
 from services.scheduler.domain.execution import Execution
 from services.scheduler.usecases.caller import Caller
-from services.scheduler.usecases.ports import ExecutionFeed, WatchFilter
+from services.scheduler.usecases.ports.execution_feed import ExecutionFeed, WatchFilter
 
 HEARTBEAT_SECONDS = 15.0
 RETRY_SECONDS = 5.0

@@ -23,7 +23,7 @@ from libs.common.clock import Clock
 from libs.common.logs import get_logger
 from services.scheduler.domain.job import PARTITION_COUNT
 from services.scheduler.usecases.acquire_due import AcquireDue
-from services.scheduler.usecases.ports import PartitionStore
+from services.scheduler.usecases.ports.partition_store import PartitionStore
 
 MAX_COUNTED = 10_000
 """Records of one kind that are counted; more show as this many."""

@@ -29,7 +29,8 @@ from services.scheduler.adapters.mongo.watched_records import MongoWatchedRecord
 from services.scheduler.domain.execution import Execution, ExecutionState, Phase
 from services.scheduler.domain.job import Job, JobState
 from services.scheduler.usecases.caller import OrgScope
-from services.scheduler.usecases.ports import ExecutionFilter, JobFilter
+from services.scheduler.usecases.ports.execution_store import ExecutionFilter
+from services.scheduler.usecases.ports.job_store import JobFilter
 from services.scheduler.usecases.watchdog import Place
 from tests.support.scheduler_values import (
     DAY,

@@ -22,7 +22,8 @@ from services.scheduler.domain.job import Job, OnUnknownOutcome
 from services.scheduler.testing import memory_lease_writes
 from services.scheduler.testing.memory_lease_writes import MemoryLeaseWrites
 from services.scheduler.usecases import acquire_due, begin_attempts, change_job_state, report_attempts, settle
-from services.scheduler.usecases.ports import CursorMove, FinishWrite, GrantWrite, Lease, WaitWrite
+from services.scheduler.usecases.ports.execution_writes import FinishWrite, GrantWrite, Lease, WaitWrite
+from services.scheduler.usecases.ports.job_store import CursorMove
 
 PlantedBug = contextlib.AbstractContextManager[Any]
 PLANTED: dict[str, Callable[[], PlantedBug]] = {}

@@ -26,7 +26,8 @@ from services.scheduler.testing.memory_execution_store import MemoryExecutionSto
 from services.scheduler.testing.memory_job_store import MemoryJobStore
 from services.scheduler.testing.memory_partition_store import MemoryPartitionStore
 from services.scheduler.usecases.audit import AuditEvent
-from services.scheduler.usecases.ports import CursorMove, FinishWrite, GrantResult, GrantWrite, Lease, WaitWrite
+from services.scheduler.usecases.ports.execution_writes import FinishWrite, GrantResult, GrantWrite, Lease, WaitWrite
+from services.scheduler.usecases.ports.job_store import CursorMove
 from tests.support.simulation.kernel import Kernel, Nap, ProcessLoop, nap
 from tests.support.simulation.plan import FAIR
 

@@ -13,7 +13,7 @@ from services.scheduler.domain.callback import RETRY, callback_job, is_told
 from services.scheduler.domain.execution import FAILURES, Cause, Execution, ExecutionState
 from services.scheduler.domain.job import CallbackPolicy, Job, JobState, OverlapPolicy
 from services.scheduler.domain.outcome import Result
-from services.scheduler.usecases.ports import ExecutionFilter
+from services.scheduler.usecases.ports.execution_store import ExecutionFilter
 from tests.support.scheduler_values import CALLER, NOW, SCOPE, SECOND
 from tests.support.scheduler_world import Death, World
 

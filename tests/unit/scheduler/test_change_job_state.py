@@ -14,7 +14,7 @@ from services.scheduler.domain.schedule import Cron, Schedule, due_time
 from services.scheduler.usecases.bulk_change_state import PAGE, BulkChangeState
 from services.scheduler.usecases.caller import Caller, OrgScope
 from services.scheduler.usecases.change_job_state import MAX_NOTE, MAX_TRIES
-from services.scheduler.usecases.ports import JobFilter
+from services.scheduler.usecases.ports.job_store import JobFilter
 from tests.support.scheduler_values import CALLER, EVERY_MINUTE, HOUR, MINUTE, RETENTION, SCOPE, at, once
 from tests.support.scheduler_world import Death, World
 

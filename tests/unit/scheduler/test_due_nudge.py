@@ -9,7 +9,7 @@ import pytest
 from libs.common.testing.fake_clock import FakeClock, settle
 from services.scheduler.adapters.due_nudge import KEPT_NOTICES, InProcessNudge
 from services.scheduler.testing.fake_due_nudge import FakeDueNudge
-from services.scheduler.usecases.ports import DueNudge
+from services.scheduler.usecases.ports.due_nudge import DueNudge
 from tests.support.scheduler_values import at
 
 LONG = 1000.0

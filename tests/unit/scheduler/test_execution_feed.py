@@ -10,7 +10,7 @@ from pymongo.errors import AutoReconnect, OperationFailure
 from libs.common.errors import InvalidArgumentError, OutOfRangeError
 from services.scheduler.adapters.mongo.execution_feed import MongoExecutionFeed
 from services.scheduler.usecases.caller import OrgScope
-from services.scheduler.usecases.ports import WatchFilter
+from services.scheduler.usecases.ports.execution_feed import WatchFilter
 
 SCOPE = OrgScope("acme")
 TOKEN = "8265B0C1F2"

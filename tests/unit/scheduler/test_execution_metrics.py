@@ -12,7 +12,7 @@ from libs.common.metrics import Metrics
 from services.scheduler.adapters.metrics.execution_metrics import ExecutionMetrics
 from services.scheduler.domain.execution import Attempt, Cause, DeliveryPath, ExecutionState, Outcome, Phase
 from services.scheduler.domain.job import JobState
-from services.scheduler.usecases.ports import FinishWrite, WaitWrite
+from services.scheduler.usecases.ports.execution_writes import FinishWrite, WaitWrite
 from tests.support.scheduler_values import NOW, an_execution
 
 

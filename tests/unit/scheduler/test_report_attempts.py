@@ -10,7 +10,7 @@ import pytest
 from services.scheduler.domain.execution import ExecutionState, Outcome, Phase
 from services.scheduler.domain.job import Job, JobState, OverlapPolicy, ResponsePolicy, RetryPolicy
 from services.scheduler.domain.outcome import Result
-from services.scheduler.usecases.ports import Cancellation
+from services.scheduler.usecases.ports.execution_store import Cancellation
 from services.scheduler.usecases.settle import ORPHAN_AGE
 from tests.support.scheduler_values import CALLER, MINUTE, SECOND, a_job, once
 from tests.support.scheduler_world import Death, World

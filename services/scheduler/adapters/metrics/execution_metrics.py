@@ -17,7 +17,7 @@ from libs.common.metrics import Metrics
 from services.scheduler.domain.execution import Attempt, Cause, DeliveryPath, Execution, ExecutionState, Outcome
 from services.scheduler.domain.job import JobState
 from services.scheduler.domain.planning import MISFIRE_GRACE
-from services.scheduler.usecases.ports import FinishWrite, WaitWrite
+from services.scheduler.usecases.ports.execution_writes import FinishWrite, WaitWrite
 
 SKIP_REASONS = (
     "OVERLAP",

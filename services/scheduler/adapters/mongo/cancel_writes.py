@@ -18,7 +18,7 @@ from services.scheduler.adapters.mongo.codec import Document
 from services.scheduler.adapters.mongo.lease_writes import SETTLE_GRACE
 from services.scheduler.domain.execution import Cause, Execution, ExecutionState, Phase
 from services.scheduler.usecases.audit import AuditEvent
-from services.scheduler.usecases.ports import Cancellation
+from services.scheduler.usecases.ports.execution_store import Cancellation
 
 _WAITING_FIELDS = dict.fromkeys(
     ("available_time", "wait_reason", "overlap_slot", "queue_slot", "begin_request_id", "phase", "wake_time"), ""

@@ -13,7 +13,8 @@ from services.scheduler.adapters.mongo.job_store import MongoJobStore
 from services.scheduler.domain.execution import Execution, ExecutionState
 from services.scheduler.domain.job import JobState
 from services.scheduler.usecases.audit import AuditEvent
-from services.scheduler.usecases.ports import Cancellation, FinishWrite, GrantResult, GrantWrite, Lease, WaitWrite
+from services.scheduler.usecases.ports.execution_store import Cancellation
+from services.scheduler.usecases.ports.execution_writes import FinishWrite, GrantResult, GrantWrite, Lease, WaitWrite
 
 
 class CountedExecutionStore(MongoExecutionStore):

@@ -25,7 +25,7 @@ from services.scheduler.adapters.mongo.connection import translate_error
 from services.scheduler.adapters.mongo.job_filters import within
 from services.scheduler.domain.execution import Execution
 from services.scheduler.usecases.caller import OrgScope
-from services.scheduler.usecases.ports import WatchFilter
+from services.scheduler.usecases.ports.execution_feed import WatchFilter
 
 MAX_AWAIT_MILLIS = 500
 """How long one look waits for a change: bounds how late a watch notices that it has to end."""

@@ -29,7 +29,7 @@ from services.scheduler.domain.execution import Cause, Execution, ExecutionState
 from services.scheduler.usecases.acquire_due import POLL_GRACE
 from services.scheduler.usecases.audit import AuditEvent
 from services.scheduler.usecases.caller import OrgScope
-from services.scheduler.usecases.ports import ExecutionFilter
+from services.scheduler.usecases.ports.execution_store import ExecutionFilter
 
 MAX_BEGUN = 1000
 """Executions that one request can have been granted."""

@@ -13,7 +13,7 @@ import re
 from services.scheduler.adapters.mongo.codec import Document
 from services.scheduler.domain.job import JobState
 from services.scheduler.usecases.caller import OrgScope
-from services.scheduler.usecases.ports import JobFilter
+from services.scheduler.usecases.ports.job_store import JobFilter
 
 _SHOWN = frozenset(JobState) - {JobState.DELETED}
 

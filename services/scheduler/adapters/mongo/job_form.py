@@ -21,7 +21,7 @@ from services.scheduler.domain.job import (
 from services.scheduler.domain.planning import FireCursor
 from services.scheduler.domain.schedule import Schedule
 from services.scheduler.domain.target_url import split_target_url
-from services.scheduler.usecases.ports import DueJob
+from services.scheduler.usecases.ports.job_store import DueJob
 
 DUE_FIELDS = {
     "org_id": 1,

@@ -40,7 +40,7 @@ from services.scheduler.domain.job import (
 )
 from services.scheduler.usecases.audit import SCHEDULER_ACTOR, AuditEvent
 from services.scheduler.usecases.caller import OrgScope
-from services.scheduler.usecases.ports import CursorMove, DueJob, JobFilter
+from services.scheduler.usecases.ports.job_store import CursorMove, DueJob, JobFilter
 
 MAX_READ_TOGETHER = 100
 """Jobs that share one query; the largest fit into one answer of the database."""

@@ -28,7 +28,7 @@ from services.scheduler.adapters.mongo.known_executions import KnownExecutions
 from services.scheduler.adapters.mongo.values_by_id import replace_with_own
 from services.scheduler.domain.begin import MAX_EARLY
 from services.scheduler.domain.execution import Attempt, Execution, ExecutionState, Phase
-from services.scheduler.usecases.ports import FinishWrite, GrantResult, GrantWrite, Lease, WaitWrite
+from services.scheduler.usecases.ports.execution_writes import FinishWrite, GrantResult, GrantWrite, Lease, WaitWrite
 
 KEPT_ATTEMPTS = 40
 """Attempts that an execution keeps; older ones are dropped."""

@@ -15,7 +15,7 @@ from services.scheduler.adapters.rpc.times import to_instant, to_optional_timest
 from services.scheduler.domain.api_key import ApiKey
 from services.scheduler.usecases.api_keys import CreateApiKey, NewApiKey
 from services.scheduler.usecases.audit import call_event
-from services.scheduler.usecases.ports import ApiKeyStore
+from services.scheduler.usecases.ports.api_key_store import ApiKeyStore
 
 
 class ApiKeyService(api_key_service_pb2_grpc.ApiKeyServiceServicer):

@@ -19,7 +19,9 @@ from services.scheduler.adapters.rpc.page_tokens import decode_page_token, encod
 from services.scheduler.adapters.rpc.times import to_instant
 from services.scheduler.domain.execution import StoredResponse
 from services.scheduler.usecases.cancel_execution import CancelExecution
-from services.scheduler.usecases.ports import BlobStore, ExecutionFilter, ExecutionStore, WatchFilter
+from services.scheduler.usecases.ports.blob_store import BlobStore
+from services.scheduler.usecases.ports.execution_feed import WatchFilter
+from services.scheduler.usecases.ports.execution_store import ExecutionFilter, ExecutionStore
 from services.scheduler.usecases.read_execution import ReadExecution
 from services.scheduler.usecases.requested_execution import RequestExecution
 from services.scheduler.usecases.watch_executions import WatchExecutions

@@ -13,7 +13,7 @@ from services.scheduler.adapters.rpc.job_mapping import to_job_state
 from services.scheduler.adapters.rpc.times import to_instant
 from services.scheduler.usecases.create_jobs import Submission
 from services.scheduler.usecases.explain_job import Window
-from services.scheduler.usecases.ports import JobFilter
+from services.scheduler.usecases.ports.job_store import JobFilter
 
 MAX_FILTER_LABELS = 8
 MAX_NAME = 200

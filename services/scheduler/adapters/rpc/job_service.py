@@ -41,7 +41,7 @@ from services.scheduler.usecases.bulk_change_state import BulkChangeState
 from services.scheduler.usecases.change_job_state import ChangeJobState
 from services.scheduler.usecases.create_jobs import CreateJobs, Submission
 from services.scheduler.usecases.explain_job import ExplainJob, PageKey, Window
-from services.scheduler.usecases.ports import JobStore
+from services.scheduler.usecases.ports.job_store import JobStore
 from services.scheduler.usecases.requested_execution import RequestExecution
 from services.scheduler.usecases.update_job import UpdateJob
 
