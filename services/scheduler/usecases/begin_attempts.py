@@ -18,9 +18,10 @@ from libs.common.turns import in_turns
 from libs.common.value_type import value_type
 from services.scheduler.domain.begin import End, Grant, Refuse, Skip, decide_begin
 from services.scheduler.domain.callback import callback_job
-from services.scheduler.domain.execution import Attempt, Cause, DeliveryPath, Execution, ExecutionState, Outcome
+from services.scheduler.domain.execution import Cause, DeliveryPath, Execution, ExecutionState
 from services.scheduler.domain.job import Job, OverlapPolicy
 from services.scheduler.domain.request_size import largest_request
+from services.scheduler.usecases.begin_endings import end_lost, end_unreadable, lost_attempt, skip, waited_for_key
 from services.scheduler.usecases.org_turns import OrgTurns
 from services.scheduler.usecases.ports.execution_store import ExecutionStore
 from services.scheduler.usecases.ports.execution_writes import FinishWrite, GrantWrite, Lease
@@ -31,11 +32,8 @@ from services.scheduler.usecases.settle import OVERLAP_REASON, SettleFinished
 QUEUE_RECHECK = timedelta(seconds=30)
 """When an execution that waits for another one is looked at anyway, should the wake-up be lost with its process."""
 
-UNREADABLE_GRACE = timedelta(minutes=10)
-"""How long an execution waits for a key that this replica lacks: during a rollout others have it, or will."""
-
 UNREADABLE_RECHECK = timedelta(seconds=5)
-"""When such an execution is looked at again; less and less often, the longer it waits."""
+"""When an execution that waits for a key is looked at again; less and less often, the longer it waits."""
 
 MAX_REPLY_BYTES = 32 * 1024 * 1024
 """Bytes of requests in one reply; half of what a message may have."""
@@ -210,18 +208,18 @@ class BeginAttempts:
             match decide_begin(execution, job, now):
                 case Grant() if not readable:
                     batch.refused[execution.execution_id] = Refuse("NOT_READY")
-                    if _waited_for_key(execution, now):
-                        ends.append(_end_unreadable(execution, now))
+                    if waited_for_key(execution, now):
+                        ends.append(end_unreadable(execution, now))
                     else:
                         later.append(execution)
                 case Grant(lost_lease) if job is not None:
-                    lost = _lost_attempt(execution, now, "RETRY") if lost_lease else None
+                    lost = lost_attempt(execution, now, "RETRY") if lost_lease else None
                     writes.append(GrantWrite(execution, job.revision, lost))
                 case Skip(reason):
-                    ends.append(_skip(execution, reason, now))
+                    ends.append(skip(execution, reason, now))
                     batch.refused[execution.execution_id] = Refuse("SKIPPED")
                 case End(state, reason):
-                    ends.append(_end_lost(execution, state, reason, now))
+                    ends.append(end_lost(execution, state, reason, now))
                     batch.refused[execution.execution_id] = Refuse("FINAL")
                 case Refuse() as refusal:
                     batch.refused[execution.execution_id] = refusal
@@ -289,7 +287,7 @@ class BeginAttempts:
             # The one in front ended before this one stood in line, and woke nobody.
             await self.executions.wake_queued({job.job_id}, now)
             return Refuse("QUEUED", now)
-        await self._end([_skip(execution, OVERLAP_REASON, now)], {job.job_id: job})
+        await self._end([skip(execution, OVERLAP_REASON, now)], {job.job_id: job})
         return Refuse("SKIPPED")
 
     async def _end(self, ends: Sequence[FinishWrite], jobs: Mapping[str, Job]) -> None:
@@ -303,66 +301,3 @@ class BeginAttempts:
 
 def _is_repetition(execution: Execution, request_id: str) -> bool:
     return execution.state is ExecutionState.RUNNING and execution.begin_request_id == request_id
-
-
-def _skip(execution: Execution, reason: str, now: datetime) -> FinishWrite:
-    return FinishWrite(
-        execution_id=execution.execution_id,
-        fencing_token=execution.fencing_token,
-        expected=ExecutionState.READY,
-        # What was tried, or asked to stop, was no fire that the scheduler left out.
-        state=(
-            ExecutionState.CANCELLED if execution.attempt_number or execution.cancel_reason else ExecutionState.SKIPPED
-        ),
-        reason=reason,
-        end_time=now,
-        settle=False,
-        cause=execution.cause,
-    )
-
-
-def _end_lost(execution: Execution, state: ExecutionState, reason: str, now: datetime) -> FinishWrite:
-    return FinishWrite(
-        execution_id=execution.execution_id,
-        fencing_token=execution.fencing_token,
-        expected=ExecutionState.RUNNING,
-        state=state,
-        reason=reason,
-        end_time=now,
-        settle=True,
-        attempt=_lost_attempt(execution, now, reason),
-        lease_lost=True,
-        cause=execution.cause,
-    )
-
-
-def _waited_for_key(execution: Execution, now: datetime) -> bool:
-    return now >= (execution.available_time or execution.due_time) + UNREADABLE_GRACE
-
-
-def _end_unreadable(execution: Execution, now: datetime) -> FinishWrite:
-    return FinishWrite(
-        execution_id=execution.execution_id,
-        fencing_token=execution.fencing_token,
-        expected=execution.state,
-        state=ExecutionState.FAILED,
-        reason="SECRET_UNREADABLE",
-        end_time=now,
-        settle=True,
-        lease_lost=execution.state is ExecutionState.RUNNING,
-        cause=execution.cause,
-    )
-
-
-def _lost_attempt(execution: Execution, now: datetime, decision: str) -> Attempt:
-    return Attempt(
-        number=execution.attempt_number,
-        outcome=Outcome.LOST,
-        begin_time=execution.begin_time or execution.due_time,
-        end_time=now,
-        executor_id=execution.executor_id,
-        fencing_token=execution.fencing_token,
-        decision=decision,
-        error_reason="EXECUTOR_LOST",
-        error_message="the executor died or lost its lease; whether the request was sent is not known",
-    )

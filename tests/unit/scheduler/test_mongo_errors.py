@@ -10,7 +10,7 @@ from pymongo.errors import AutoReconnect, BulkWriteError, DuplicateKeyError, Ope
 
 from libs.common.errors import UnavailableError
 from services.scheduler.adapters.mongo.connection import open_client, redact_uri, translate_error
-from services.scheduler.adapters.mongo.lease_writes import only_duplicates
+from services.scheduler.adapters.mongo.duplicate_keys import only_duplicates
 
 DUPLICATE = {"index": 0, "code": 11000, "errmsg": "E11000"}
 UNCONFIRMED = {"code": 64, "errmsg": "waiting for replication timed out"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from services.scheduler.domain.execution import ExecutionState
-from services.scheduler.usecases.begin_attempts import UNREADABLE_GRACE
+from services.scheduler.usecases.begin_endings import UNREADABLE_GRACE
 from tests.support.scheduler_values import once
 from tests.support.scheduler_world import World
 

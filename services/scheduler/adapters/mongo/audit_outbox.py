@@ -24,7 +24,7 @@ from libs.common.clock import Clock
 from libs.common.crash_points import crash_point
 from services.scheduler.adapters.audit_trail import mark_event_stored
 from services.scheduler.adapters.mongo.codec import Codec, Document
-from services.scheduler.adapters.mongo.lease_writes import only_duplicates
+from services.scheduler.adapters.mongo.duplicate_keys import only_duplicates
 from services.scheduler.usecases.audit import AuditEvent
 
 OUTBOX = "audit_outbox"

@@ -15,7 +15,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 
 from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
 from services.scheduler.adapters.mongo.codec import Document
-from services.scheduler.adapters.mongo.lease_writes import SETTLE_GRACE
+from services.scheduler.adapters.mongo.end_writes import SETTLE_GRACE
 from services.scheduler.domain.execution import Cause, Execution, ExecutionState, Phase
 from services.scheduler.usecases.audit import AuditEvent
 from services.scheduler.usecases.ports.execution_store import Cancellation

@@ -17,8 +17,9 @@ from services.scheduler.adapters.mongo.cancel_writes import CancelWrites
 from services.scheduler.adapters.mongo.codec import Codec, Document
 from services.scheduler.adapters.mongo.documents import ExecutionDocument
 from services.scheduler.adapters.mongo.due_filters import ended_waits
+from services.scheduler.adapters.mongo.duplicate_keys import only_duplicates
 from services.scheduler.adapters.mongo.known_executions import MARK_FIELDS
-from services.scheduler.adapters.mongo.lease_writes import LeaseWrites, only_duplicates
+from services.scheduler.adapters.mongo.lease_writes import LeaseWrites
 from services.scheduler.adapters.mongo.readable_documents import (
     DOCUMENTS_TOGETHER,
     SMALL_DOCUMENTS_TOGETHER,

@@ -21,11 +21,11 @@ from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
 from services.scheduler.adapters.mongo.codec import Document
 from services.scheduler.adapters.mongo.documents import JobDocument
 from services.scheduler.adapters.mongo.due_filters import due_jobs
+from services.scheduler.adapters.mongo.duplicate_keys import only_duplicates
 from services.scheduler.adapters.mongo.header_secrets import HeaderSecrets
 from services.scheduler.adapters.mongo.job_filters import list_filter, within
 from services.scheduler.adapters.mongo.job_form import DUE_FIELDS, JOB_FIELDS, JobForm
 from services.scheduler.adapters.mongo.known_jobs import MOVING_FIELDS, KnownJobs
-from services.scheduler.adapters.mongo.lease_writes import only_duplicates
 from services.scheduler.adapters.mongo.readable_documents import (
     DOCUMENTS_TOGETHER,
     SMALL_DOCUMENTS_TOGETHER,

@@ -20,7 +20,7 @@ from libs.common.clock import Clock
 from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
 from services.scheduler.adapters.mongo.codec import Codec, Document
 from services.scheduler.adapters.mongo.documents import TargetHostDocument
-from services.scheduler.adapters.mongo.lease_writes import only_duplicates
+from services.scheduler.adapters.mongo.duplicate_keys import only_duplicates
 from services.scheduler.domain.target_host import HostLimits, TargetHost
 from services.scheduler.usecases.audit import AuditEvent
 from services.scheduler.usecases.target_hosts import REMEMBERED_SECONDS, HostKey
