@@ -1,8 +1,11 @@
 """Maps the error tree to google.rpc.Status and back, so that an error means the same on both sides of a call.
 
 What crosses: code, reason, message, metadata, field violations, retry delay, the resource. Each status carries exactly
-one ErrorInfo (AIP-193). The outcome of a call that ends by DEADLINE_EXCEEDED or CANCELLED is unknown; it comes back as
-UnavailableError with that reason, which is right for the internal calls, all of which may be repeated.
+one ErrorInfo (AIP-193). It travels in the call's trailers, of which clients take 8 KiB by default: of more than that a
+caller would see nothing but gRPC's own RESOURCE_EXHAUSTED. So texts are cut, as they may repeat what a caller sent, and
+of very many violations the first ones cross, with the number of the others. The outcome of a call that ends by
+DEADLINE_EXCEEDED or CANCELLED is unknown; it comes back as UnavailableError with that reason, which is right for the
+internal calls, all of which may be repeated.
 """
 
 from __future__ import annotations
@@ -36,6 +39,13 @@ from libs.common.errors import (
 DOMAIN = "punctual"
 DETAILS_KEY = "grpc-status-details-bin"
 ERROR_ID = "errorId"
+OMITTED_VIOLATIONS = "omittedViolations"
+
+MAX_MESSAGE = 1000
+MAX_TEXT = 400
+MAX_VIOLATIONS = 2500
+"""Bytes of a message, of any other text of a status, and of all violations: with the message's copy in the details, and
+those in base64, the trailers stay below 8 KiB."""
 
 _PLAIN: dict[int, Callable[..., PunctualError]] = {
     Code.FAILED_PRECONDITION.value: FailedPreconditionError,
@@ -56,15 +66,42 @@ _RETRYABLE: dict[int, Callable[..., RetryableError]] = {
 
 
 def to_status(error: PunctualError) -> status_pb2.Status:
-    """Return the status that says all of the error that may leave the process."""
-    details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata),
-        *_typed_details(error),
-    ]
-    status = status_pb2.Status(code=error.code.value, message=error.message)
-    for detail in details:
+    """Return the status that says all of the error that may leave the process, in no more than the trailers hold."""
+    metadata = {name: shorten(value, MAX_TEXT) for name, value in error.metadata.items()}
+    typed = _typed_details(error)
+    if isinstance(error, InvalidArgumentError):
+        bad_request, omitted = _bad_request(error)
+        typed.append(bad_request)
+        if omitted:
+            metadata[OMITTED_VIOLATIONS] = str(omitted)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
+    status = status_pb2.Status(code=error.code.value, message=shorten(error.message))
+    for detail in (info, *typed):
         status.details.add().Pack(detail)
     return status
+
+
+def shorten(text: str, most: int = MAX_MESSAGE) -> str:
+    """Return a text cut to so many bytes as a header has it: three for each byte that is no plain character."""
+    size = 0
+    for index, character in enumerate(text):
+        size += 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
+        if size > most:
+            return f"{text[:index]}…"
+    return text
+
+
+def _bad_request(error: InvalidArgumentError) -> tuple[error_details_pb2.BadRequest, int]:
+    """Return the violations that fit, at least the first one, and how many are left out."""
+    bad_request = error_details_pb2.BadRequest()
+    for violation in error.violations:
+        bad_request.field_violations.add(
+            field=violation.field, reason=violation.reason, description=shorten(violation.description, MAX_TEXT)
+        )
+        if bad_request.ByteSize() > MAX_VIOLATIONS:
+            del bad_request.field_violations[-1]
+            break
+    return bad_request, len(error.violations) - len(bad_request.field_violations)
 
 
 def status_code(error: PunctualError) -> grpc.StatusCode:
@@ -73,29 +110,25 @@ def status_code(error: PunctualError) -> grpc.StatusCode:
 
 
 def _typed_details(error: PunctualError) -> list[Message]:
-    """Return what google.rpc has a message for, beside the ErrorInfo."""
+    """Return what google.rpc has a message for, beside the ErrorInfo and the violations of fields."""
     details: list[Message] = []
+    description = shorten(error.message, MAX_TEXT)
     match error:
-        case InvalidArgumentError(violations=violations):
-            bad_request = error_details_pb2.BadRequest()
-            for violation in violations:
-                bad_request.field_violations.add(
-                    field=violation.field, reason=violation.reason, description=violation.description
-                )
-            details.append(bad_request)
         case NotFoundError() | AlreadyExistsError():
             details.append(
                 error_details_pb2.ResourceInfo(
-                    resource_type=error.resource_type, resource_name=error.resource_id, description=error.message
+                    resource_type=error.resource_type,
+                    resource_name=shorten(error.resource_id, MAX_TEXT),
+                    description=description,
                 )
             )
         case FailedPreconditionError():
             precondition = error_details_pb2.PreconditionFailure()
-            precondition.violations.add(type=error.reason, description=error.message)
+            precondition.violations.add(type=error.reason, description=description)
             details.append(precondition)
         case ResourceExhaustedError():
             quota = error_details_pb2.QuotaFailure()
-            quota.violations.add(subject=error.metadata.get("subject", ""), description=error.message)
+            quota.violations.add(subject=error.metadata.get("subject", ""), description=description)
             details.append(quota)
         case InternalError() if ERROR_ID in error.metadata:
             details.append(error_details_pb2.RequestInfo(request_id=error.metadata[ERROR_ID]))

@@ -118,11 +118,12 @@ class _Call(AbstractAsyncContextManager[None]):
             self._layer.observe(self._method, code, time.perf_counter() - self._began)
 
     async def _abort(self, error: PunctualError) -> None:
+        status = to_status(error)
         await self._context.abort(
             status_code(error),
-            error.message,
+            status.message,
             trailing_metadata=(
-                (DETAILS_KEY, to_status(error).SerializeToString()),
+                (DETAILS_KEY, status.SerializeToString()),
                 (REQUEST_ID_KEY, self._request_id),
             ),
         )

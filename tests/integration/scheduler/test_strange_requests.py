@@ -17,11 +17,11 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.symbol_database import Default
-from punctual.v1 import job_service_pb2
+from punctual.v1 import job_service_pb2, schedule_pb2
 
 from services.scheduler.adapters.rpc import page_tokens
 from services.scheduler.app import PUBLIC_SERVICES
-from tests.support.served_scheduler import ORG, ServedScheduler, a_job, refusal
+from tests.support.served_scheduler import ORG, ServedScheduler, a_job, cron, refusal
 
 METHODS: dict[str, MethodDescriptor] = {
     f"{service.rpartition('.')[2]}.{method.name}": method
@@ -194,3 +194,44 @@ async def test_a_batch_too_large_to_be_answered_is_refused_before_it_is_done(api
         await api.jobs.BatchCreateJobs(request, metadata=ORG)
     assert (raised.value.code(), refusal(raised.value).reason) == (grpc.StatusCode.INVALID_ARGUMENT, "BATCH_TOO_LARGE")
     assert not (await api.jobs.ListJobs(job_service_pb2.ListJobsRequest(), metadata=ORG)).jobs
+
+
+LONG = "ü" * 20_000
+MANY = {f"Label {number}": "" for number in range(3000)}
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code", "reason"),
+    [
+        ("GetJob", job_service_pb2.GetJobRequest(job_id=LONG), grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND"),
+        (
+            "PreviewSchedule",
+            job_service_pb2.PreviewScheduleRequest(schedule=cron("* * * * *", zone=LONG)),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "UNKNOWN_TIME_ZONE",
+        ),
+        (
+            "CreateJob",
+            job_service_pb2.CreateJobRequest(job=a_job(labels=MANY)),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "TOO_MANY_LABELS",
+        ),
+    ],
+)
+async def test_however_much_is_wrong_callers_get_to_see_it(
+    api: ServedScheduler, method: str, request_: Message, code: grpc.StatusCode, reason: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await getattr(api.jobs, method)(request_, metadata=ORG)
+    assert (raised.value.code(), refusal(raised.value).reason) == (code, reason)
+
+
+async def test_refusals_do_not_make_the_answer_to_a_batch_too_large(api: ServedScheduler) -> None:
+    daily = schedule_pb2.Schedule(daily=schedule_pb2.DailyRule(time="\0" * 3300))
+    wrong = job_service_pb2.CreateJobRequest(job=a_job(schedule=daily))
+    right = job_service_pb2.CreateJobRequest(job=a_job())
+    answer = await api.jobs.BatchCreateJobs(
+        job_service_pb2.BatchCreateJobsRequest(requests=[right, *[wrong] * 900]), metadata=ORG
+    )
+    assert answer.results[0].job.job_id
+    assert {result.error.reason for result in answer.results[1:]} == {"INVALID_TIME"}

@@ -1,5 +1,8 @@
 """Errors as statuses and back: what each side may rely on."""
 
+import base64
+from urllib.parse import quote
+
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
@@ -86,3 +89,36 @@ def test_typed_details_go_with_their_codes(error: PunctualError, detail: str) ->
 def test_status_without_details_is_named_by_its_code(code: int, kind: type[PunctualError], reason: str) -> None:
     error = from_status(status_pb2.Status(code=code, message="m"))
     assert (type(error), error.reason) == (kind, reason)
+
+
+LONG = 50_000
+LONG_ERRORS: list[PunctualError] = [
+    InvalidArgumentError.of("job.schedule.time_zone", "UNKNOWN_TIME_ZONE", "x" * LONG),
+    InvalidArgumentError([FieldViolation(f"job.target.headers[{n}].value", "BAD", "ü" * LONG) for n in range(500)]),
+    NotFoundError("job", "😀" * LONG),
+    AlreadyExistsError("REUSED", "%" * LONG, resource_type="job", resource_id="j" * LONG, metadata={"key": "k" * LONG}),
+    FailedPreconditionError("JOB_PAUSED", "\n" * LONG, metadata={"jobId": "j" * LONG, "state": "PAUSED"}),
+    ResourceExhaustedError("QUOTA", "m" * LONG, retry_after_seconds=1.5, metadata={"subject": "org:acme"}),
+]
+
+
+@pytest.mark.parametrize("error", LONG_ERRORS, ids=lambda error: f"{type(error).__name__}")
+def test_a_status_fits_into_the_trailers_that_clients_take(error: PunctualError) -> None:
+    status = to_status(error)
+    trailers = len(quote(status.message, safe="")) + len(base64.b64encode(status.SerializeToString()))
+    assert trailers < 8192 - 512, "leaves room for the other trailers"
+    assert status.message.endswith("…")
+    assert from_status(status).reason == error.reason
+
+
+def test_of_very_many_violations_the_first_cross_and_the_others_are_counted() -> None:
+    error = InvalidArgumentError([FieldViolation(f"job.labels.{n}", "BAD_LABEL", "is no label") for n in range(3000)])
+    status = to_status(error)
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    back = from_status(status)
+    assert isinstance(back, InvalidArgumentError)
+    shown = len(back.violations)
+    assert 20 < shown < 3000
+    assert back.violations == error.violations[:shown]
+    assert info.metadata["omittedViolations"] == str(3000 - shown)

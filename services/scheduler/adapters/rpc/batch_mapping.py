@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from punctual.v1 import job_service_pb2 as pb
 
 from libs.common.errors import InvalidArgumentError, PunctualError
+from libs.common.rpc.errors import shorten
 from services.scheduler.adapters.rpc.job_mapping import from_job
 from services.scheduler.adapters.rpc.job_requests import to_submission, under_job
 from services.scheduler.usecases.create_jobs import Outcome, Submission
@@ -64,4 +65,5 @@ def _result(outcome: Outcome, submission: Submission | InvalidArgumentError) -> 
 
 
 def _item_error(error: PunctualError, field: str) -> pb.ItemError:
-    return pb.ItemError(code=error.code.value, reason=error.reason, message=error.message, field=field)
+    # Cut as CreateJob's would be: what is refused must not make the answer larger than a message.
+    return pb.ItemError(code=error.code.value, reason=error.reason, message=shorten(error.message), field=field)
