@@ -54,14 +54,21 @@ def to_span(message: Duration, field: str) -> timedelta:
     """Return the span of a message, cut to milliseconds, as it is stored.
 
     Raises:
-        InvalidArgumentError: INVALID_DURATION, for what no timedelta can hold.
+        InvalidArgumentError: INVALID_DURATION, for what no timedelta can hold, and where seconds and nanos disagree.
     """
     try:
         span = message.ToTimedelta()
     except (OverflowError, ValueError) as error:
-        raise InvalidArgumentError.of(field, "INVALID_DURATION", "is not a valid duration") from error
+        raise _bad_duration(field) from error
+    # Not checked by ToTimedelta, which would add the two up.
+    if message.seconds * message.nanos < 0 or abs(message.nanos) >= 1_000_000_000:
+        raise _bad_duration(field)
     return span - span % _MILLISECOND
 
 
 def _bad_timestamp(field: str) -> InvalidArgumentError:
     return InvalidArgumentError.of(field, "INVALID_TIMESTAMP", "is not an instant between the years 1 and 9999")
+
+
+def _bad_duration(field: str) -> InvalidArgumentError:
+    return InvalidArgumentError.of(field, "INVALID_DURATION", "is not a valid duration")
