@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
@@ -77,14 +77,20 @@ def _check_names(definition: JobDefinition) -> Iterator[FieldViolation]:
 def _check_labels(labels: Mapping[str, str]) -> Iterator[FieldViolation]:
     if len(labels) > 32:
         yield FieldViolation("labels", "TOO_MANY_LABELS", f"{len(labels)} labels, at most 32 are allowed")
+    yield from check_label_keys(labels)
     for key, value in labels.items():
-        if not _LABEL_KEY.fullmatch(key):
-            yield FieldViolation(
-                "labels", "INVALID_LABEL_KEY", f"key {key[:80]!r} must be 1 to 63 characters of a-z, 0-9, -, _ and ."
-            )
         if len(value) > 63 or not value.isprintable():
             yield FieldViolation(
                 "labels", "INVALID_LABEL_VALUE", f"the value of {key[:80]!r} must be at most 63 printable characters"
+            )
+
+
+def check_label_keys(keys: Iterable[str]) -> Iterator[FieldViolation]:
+    """Yield the refusals of keys that no label has."""
+    for key in keys:
+        if not _LABEL_KEY.fullmatch(key):
+            yield FieldViolation(
+                "labels", "INVALID_LABEL_KEY", f"key {key[:80]!r} must be 1 to 63 characters of a-z, 0-9, -, _ and ."
             )
 
 

@@ -188,3 +188,18 @@ async def test_a_bulk_call_over_everything_is_refused(api: ServedScheduler) -> N
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await api.jobs.BulkPauseJobs(BulkPauseJobsRequest(note="all"), metadata=ORG)
     assert (refusal(raised.value).reason, refusal(raised.value).fields) == ("REQUIRED", ("project_id",))
+
+
+async def test_a_key_that_no_label_has_finds_no_other_keys_jobs(api: ServedScheduler) -> None:
+    # Labels are stored as `key=value`.
+    await create_all(api, a_job(name="kept", labels={"team": "blue=sky"}))
+    labels = {"team=blue": "sky"}
+    for method, request in (
+        (api.jobs.ListJobs, ListJobsRequest(labels=labels)),
+        (api.jobs.BulkPauseJobs, BulkPauseJobsRequest(labels=labels)),
+        (api.jobs.BulkResumeJobs, BulkResumeJobsRequest(labels=labels)),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await method(request, metadata=ORG)
+        assert refusal(raised.value).reason == "INVALID_LABEL_KEY"
+    assert await names(api, labels={"team": "blue=sky"}, states=[job_pb2.Job.STATE_ACTIVE]) == ["kept"]

@@ -11,6 +11,7 @@ from libs.common.errors import FieldViolation, InvalidArgumentError
 from services.scheduler.adapters.rpc.definition_mapping import to_definition
 from services.scheduler.adapters.rpc.job_mapping import to_job_state
 from services.scheduler.adapters.rpc.times import to_instant
+from services.scheduler.domain.definition_rules import check_label_keys
 from services.scheduler.usecases.create_jobs import Submission
 from services.scheduler.usecases.explain_job import Window
 from services.scheduler.usecases.ports.job_store import JobFilter
@@ -54,7 +55,7 @@ def to_job_filter(request: pb.ListJobsRequest) -> JobFilter:
     Raises:
         InvalidArgumentError: with every violation of it.
     """
-    violations = [*_too_many_labels(request.labels)]
+    violations = [*_label_violations(request.labels)]
     if len(request.name_prefix) > MAX_NAME:
         violations.append(FieldViolation("name_prefix", "TOO_LONG", f"exceeds {MAX_NAME} characters"))
     elif "\0" in request.name_prefix:
@@ -81,9 +82,9 @@ def to_bulk_labels(labels: Mapping[str, str]) -> dict[str, str]:
     """Return the labels that a bulk call restricts itself to.
 
     Raises:
-        InvalidArgumentError: too many.
+        InvalidArgumentError: too many, or what is no label.
     """
-    violations = _too_many_labels(labels)
+    violations = _label_violations(labels)
     if violations:
         raise InvalidArgumentError(violations)
     return dict(labels)
@@ -102,9 +103,9 @@ def to_window(request: pb.ExplainJobRequest, now: datetime) -> Window:
     )
 
 
-def _too_many_labels(labels: Mapping[str, str]) -> list[FieldViolation]:
-    if len(labels) <= MAX_FILTER_LABELS:
-        return []
-    return [
-        FieldViolation("labels", "TOO_MANY_LABELS", f"{len(labels)} labels, at most {MAX_FILTER_LABELS} are allowed")
-    ]
+def _label_violations(labels: Mapping[str, str]) -> list[FieldViolation]:
+    """Return what is wrong with a filter's labels: a key that no job can have must not find another key's jobs."""
+    if len(labels) > MAX_FILTER_LABELS:
+        description = f"{len(labels)} labels, at most {MAX_FILTER_LABELS} are allowed"
+        return [FieldViolation("labels", "TOO_MANY_LABELS", description)]
+    return list(check_label_keys(labels))
