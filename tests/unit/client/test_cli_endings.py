@@ -41,7 +41,7 @@ from tests.unit.client.fake_server import FakePunctual
 )
 def test_exit_codes(fake: FakePunctual, punctual: Punctual, error: Exception, exit_code: int, line: str) -> None:
     fake.script("RunJob", *[error] * 20)
-    result = punctual("jobs", "run", "x", "--deadline", "0.1")
+    result = punctual("jobs", "run", "x", "--deadline", "2")
     assert result.exit_code == exit_code
     assert result.stdout == ""
     assert result.stderr.splitlines()[0] == line
