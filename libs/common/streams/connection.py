@@ -82,6 +82,9 @@ class _Sentinels(Sentinel):
             for task in asking:
                 task.cancel()
             await asyncio.wait(asking)
+            # They are seldom asked. What is under way for others stays.
+            for sentinel in self.sentinels:
+                await sentinel.connection_pool.disconnect(inuse_connections=False)
         raise MasterNotFoundError("no sentinel knows a primary")
 
     async def _ask(self, sentinel: Redis, service_name: str) -> tuple[str, int] | None:
@@ -89,9 +92,6 @@ class _Sentinels(Sentinel):
             masters: Any = await sentinel.sentinel_masters()
         except (RedisError, OSError):
             return None
-        finally:
-            # It is seldom asked.
-            await sentinel.connection_pool.disconnect(inuse_connections=False)
         state = masters.get(service_name)
         if state is None or not self.check_master_state(state, service_name):
             return None
