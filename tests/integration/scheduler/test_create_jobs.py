@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import grpc
 import pytest
-from punctual.v1 import job_pb2
+from punctual.v1 import job_pb2, schedule_pb2
 from punctual.v1.job_service_pb2 import (
     BatchCreateJobsRequest,
     CreateJobRequest,
@@ -277,3 +277,34 @@ async def test_a_preview_shows_the_fire_that_a_creation_would_have_now(
         assert list(previewed.fires) == list(created.next_fires) != []
         after = PreviewScheduleRequest(schedule=schedule, after=a_timestamp(noon))
         assert not (await api.jobs.PreviewSchedule(after, metadata=ORG)).fires
+
+
+async def test_what_is_wrong_is_said_all_at_once_also_beside_what_cannot_be_read(api: ServedScheduler) -> None:
+    job = a_job(name="", overlap_policy=99)
+    job.schedule.CopyFrom(schedule_pb2.Schedule(daily=schedule_pb2.DailyRule(time="9:00"), time_zone="Berlin"))
+    job.schedule.start_time.nanos = -1
+    job.schedule.jitter.seconds = 7200
+    job.target.url = "ftp://example.com"
+    job.target.body.SetInParent()
+    job.response_policy.success_codes.append(99)
+    job.response_policy.checks.add(json_path_exists="$[")
+    assert set((await refused(create(api, job))).fields) == {
+        "job.name",
+        "job.overlap_policy",
+        "job.schedule.daily.time",
+        "job.schedule.time_zone",
+        "job.schedule.start_time",
+        "job.schedule.jitter",
+        "job.target.url",
+        "job.target.body.form",
+        "job.response_policy.success_codes",
+        "job.response_policy.checks[0].json_path_exists",
+    }
+
+
+async def test_a_sound_schedule_beside_what_cannot_be_read_is_not_complained_of(api: ServedScheduler) -> None:
+    job = a_job(schedule=cron("0 0 29 2 1"), overlap_policy=99)
+    job.schedule.start_time.GetCurrentTime()
+    assert (await refused(create(api, job))).fields == ("job.overlap_policy",)
+    job.schedule.cron.expression = "0 0 30 2 *"
+    assert set((await refused(create(api, job))).fields) == {"job.overlap_policy", "job.schedule.cron.expression"}

@@ -5,17 +5,17 @@ On the way out nothing is hidden here; what callers get to see is `job_mapping`'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time
 from functools import lru_cache
-from typing import TypeVar
 
 from punctual.v1 import job_pb2, schedule_pb2
 
-from libs.common.errors import FieldViolation, InvalidArgumentError
+from libs.common.errors import InvalidArgumentError
 from services.scheduler.adapters.rpc.enum_values import choose
+from services.scheduler.adapters.rpc.part_reading import Problems
 from services.scheduler.adapters.rpc.policy_mapping import (
     REMEMBERED,
+    check_paths,
     read_callback,
     read_catch_up,
     read_response,
@@ -46,10 +46,7 @@ from services.scheduler.domain.schedule import Daily, Schedule
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
 # Stands in for a schedule that could not be read, until all problems of the message are told.
 _NO_SCHEDULE = Schedule(Daily(time(0, 0)))
-_NO_TARGET = Target("", "")
-_DEFAULTS = JobDefinition("", _NO_SCHEDULE, _NO_TARGET)
-
-_Value = TypeVar("_Value")
+_DEFAULTS = JobDefinition("", _NO_SCHEDULE, Target("", ""))
 
 _OVERLAPS = {
     OverlapPolicy.SKIP: job_pb2.OVERLAP_POLICY_SKIP,
@@ -74,22 +71,15 @@ def to_definition(message: job_pb2.Job, *, complete: bool = False) -> JobDefinit
         InvalidArgumentError: parts that cannot be read, and of a message that is meant to be complete also what is
             wrong with the others; paths are relative to the job.
     """
-    problems: list[FieldViolation] = []
-
-    def read(part: Callable[[], _Value], fallback: _Value) -> _Value:
-        try:
-            return part()
-        except InvalidArgumentError as error:
-            problems.extend(error.violations)
-            return fallback
-
+    problems = Problems()
+    read = problems.read
     definition = JobDefinition(
         name=message.name,
         project_id=message.project_id or "default",
         description=message.description,
         labels=dict(message.labels),
         schedule=read(lambda: _to_schedule(message.schedule), _NO_SCHEDULE),
-        target=read(lambda: _to_target(message.target), _NO_TARGET),
+        target=_to_target(message.target, read(lambda: _to_body(message.target), None)),
         retry=read(lambda: read_retry(message.retry_policy), _DEFAULTS.retry),
         timeout=read(lambda: read_timeout(message.timeout_policy), _DEFAULTS.timeout),
         overlap=read(
@@ -101,26 +91,18 @@ def to_definition(message: job_pb2.Job, *, complete: bool = False) -> JobDefinit
             _DEFAULTS.on_unknown_outcome,
         ),
         rate_limit=RateLimitPolicy(message.rate_limit_policy.max_requests_per_minute or 60),
-        response=read(lambda: read_response(message.response_policy), _DEFAULTS.response),
+        response=read_response(message.response_policy),
         callback=read_callback(message.callback_policy),
         max_consecutive_failures=message.max_consecutive_failures or 5,
     )
+    if message.response_policy.checks:
+        read(lambda: check_paths(message.response_policy), None)
+    if problems and complete:
+        # What stands in for the parts that could not be read is sound. What the time decides is judged when it can be.
+        read(lambda: check_definition(definition, _NO_TIME, known_schedule=_NO_SCHEDULE), None)
     if problems:
-        raise InvalidArgumentError([*problems, *(_further(definition, problems) if complete else ())])
+        raise InvalidArgumentError(problems)
     return definition
-
-
-def _further(definition: JobDefinition, problems: Sequence[FieldViolation]) -> list[FieldViolation]:
-    """Return what is wrong with the parts that could be read: callers hear of everything at once.
-
-    Whether the schedule fires depends on the time, and is judged when it can be.
-    """
-    unread = {problem.field.partition(".")[0] for problem in problems}
-    try:
-        check_definition(definition, _NO_TIME, known_schedule=definition.schedule)
-    except InvalidArgumentError as error:
-        return [violation for violation in error.violations if violation.field.partition(".")[0] not in unread]
-    return []
 
 
 def _to_schedule(message: schedule_pb2.Schedule) -> Schedule:
@@ -130,19 +112,22 @@ def _to_schedule(message: schedule_pb2.Schedule) -> Schedule:
         raise error.under("schedule") from error
 
 
-def _to_target(message: job_pb2.Target) -> Target:
+def _to_target(message: job_pb2.Target, body: Body | None) -> Target:
     return Target(
         url=message.url,
         prompt=message.prompt,
         headers=tuple(
             with_sensitivity(Header(header.name, header.value, header.sensitive)) for header in message.headers
         ),
-        body=_to_body(message.body) if message.HasField("body") else None,
+        body=body,
         max_redirects=message.max_redirects if message.HasField("max_redirects") else 5,
     )
 
 
-def _to_body(message: job_pb2.Body) -> Body:
+def _to_body(target: job_pb2.Target) -> Body | None:
+    if not target.HasField("body"):
+        return None
+    message = target.body
     match message.WhichOneof("form"):
         case "preset":
             preset = choose(message.preset, _PRESETS, None, "target.body.preset")

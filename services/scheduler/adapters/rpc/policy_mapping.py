@@ -90,10 +90,14 @@ def _to_catch_up(message: job_pb2.CatchUpPolicy) -> CatchUpPolicy:
     )
 
 
-def _to_response(message: job_pb2.ResponsePolicy) -> ResponsePolicy:
-    problems = [violation for index, check in enumerate(message.checks) for violation in _check_paths(index, check)]
+def _check_paths(message: job_pb2.ResponsePolicy) -> None:
+    """Raise InvalidArgumentError with every JSONPath of a response policy that no executor evaluates."""
+    problems = [violation for index, check in enumerate(message.checks) for violation in _bad_paths(index, check)]
     if problems:
         raise InvalidArgumentError(problems)
+
+
+def _to_response(message: job_pb2.ResponsePolicy) -> ResponsePolicy:
     return ResponsePolicy(
         success_codes=tuple(message.success_codes),
         checks=tuple(_to_check(check) for check in message.checks),
@@ -102,7 +106,7 @@ def _to_response(message: job_pb2.ResponsePolicy) -> ResponsePolicy:
     )
 
 
-def _check_paths(index: int, message: job_pb2.ResponseCheck) -> Iterator[FieldViolation]:
+def _bad_paths(index: int, message: job_pb2.ResponseCheck) -> Iterator[FieldViolation]:
     parent = f"response_policy.checks[{index}]"
     for field, path in (
         ("json_path_exists", message.json_path_exists),
@@ -133,6 +137,7 @@ def _to_callback(message: job_pb2.CallbackPolicy) -> CallbackPolicy:
 read_retry = remembered(job_pb2.RetryPolicy, _to_retry)
 read_timeout = remembered(job_pb2.TimeoutPolicy, _to_timeout)
 read_catch_up = remembered(job_pb2.CatchUpPolicy, _to_catch_up)
+check_paths = remembered(job_pb2.ResponsePolicy, _check_paths)
 read_response = remembered(job_pb2.ResponsePolicy, _to_response)
 read_callback = remembered(job_pb2.CallbackPolicy, _to_callback)
 

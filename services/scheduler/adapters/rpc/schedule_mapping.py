@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, time, timedelta
+from typing import Literal
 
 from punctual.v1 import schedule_pb2
 
 from libs.common.errors import InvalidArgumentError
 from libs.common.rpc.timestamps import to_timestamp
+from services.scheduler.adapters.rpc.part_reading import Problems
 from services.scheduler.adapters.rpc.times import to_duration, to_instant, to_optional_timestamp, to_span
 from services.scheduler.domain.schedule import (
     Adjustment,
@@ -22,9 +24,13 @@ from services.scheduler.domain.schedule import (
     Schedule,
     Weekday,
     Weekly,
+    check_frame,
     parse_local,
     parse_time,
 )
+
+# Stands in for a rule that could not be read, until all problems of the message are told.
+_NO_RULE: Rule = Daily(time(0, 0))
 
 _MONTH_ENDS = {
     schedule_pb2.MONTH_END_UNSPECIFIED: MonthEnd.SKIP,
@@ -42,15 +48,26 @@ def to_schedule(message: schedule_pb2.Schedule) -> Schedule:
     """Return the schedule of a message; an empty zone is UTC.
 
     Raises:
-        InvalidArgumentError: a text of it cannot be read; paths are relative to the schedule.
+        InvalidArgumentError: parts that cannot be read, and what is wrong with the others; paths are relative to the
+            schedule.
     """
-    return Schedule(
-        rule=_to_rule(message),
+    problems = Problems()
+    schedule = Schedule(
+        rule=problems.read(lambda: _to_rule(message), _NO_RULE),
         time_zone=message.time_zone or "UTC",
-        start_time=to_instant(message.start_time, "start_time") if message.HasField("start_time") else None,
-        end_time=to_instant(message.end_time, "end_time") if message.HasField("end_time") else None,
-        jitter=to_span(message.jitter, "jitter") if message.HasField("jitter") else timedelta(0),
+        start_time=problems.read(lambda: _to_optional_instant(message, "start_time"), None),
+        end_time=problems.read(lambda: _to_optional_instant(message, "end_time"), None),
+        jitter=problems.read(
+            lambda: to_span(message.jitter, "jitter") if message.HasField("jitter") else timedelta(0), timedelta(0)
+        ),
     )
+    if problems:
+        raise InvalidArgumentError([*problems, *check_frame(schedule)])
+    return schedule
+
+
+def _to_optional_instant(message: schedule_pb2.Schedule, field: Literal["start_time", "end_time"]) -> datetime | None:
+    return to_instant(getattr(message, field), field) if message.HasField(field) else None
 
 
 def _to_rule(message: schedule_pb2.Schedule) -> Rule:

@@ -32,7 +32,7 @@ from services.scheduler.domain.schedule.rules import (
     Weekly,
 )
 from services.scheduler.domain.schedule.text import parse_local, parse_time
-from services.scheduler.domain.schedule.validate import check_schedule
+from services.scheduler.domain.schedule.validate import check_frame, check_schedule
 from services.scheduler.domain.schedule.zones import TZDATA_VERSION, ZONE_NAMES
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Schedule",
     "Weekday",
     "Weekly",
+    "check_frame",
     "check_schedule",
     "contains",
     "due_time",

@@ -45,6 +45,11 @@ def check_schedule(schedule: Schedule, now: datetime) -> None:
         raise InvalidArgumentError(violations)
 
 
+def check_frame(schedule: Schedule) -> list[FieldViolation]:
+    """Return what is wrong with a schedule beside its rule, where that cannot be read."""
+    return [*_check_zone(schedule.time_zone), *_check_bounds(schedule), *_check_jitter(schedule.jitter)]
+
+
 def _is_bounded(schedule: Schedule) -> bool:
     return schedule.start_time is not None or schedule.end_time is not None
 
