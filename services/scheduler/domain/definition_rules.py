@@ -188,11 +188,16 @@ def _response_violations(policy: ResponsePolicy) -> Iterator[FieldViolation]:
             yield from _length(f"{path}.json_path_equals.path", check.json_path_equals, 1, 500)
             yield from _length(f"{path}.json_path_equals.json_value", check.json_value, 0, MAX_CHECK_VALUE)
             try:
-                json.loads(check.json_value[:MAX_CHECK_VALUE])
+                json.loads(check.json_value[:MAX_CHECK_VALUE], parse_constant=_refuse_constant)
             except (ValueError, RecursionError):
                 yield FieldViolation(f"{path}.json_path_equals.json_value", "INVALID_JSON", "is not JSON")
         elif check.min_size_bytes < 1:
             yield FieldViolation(path, "INVALID_CHECK", "must set json_path_exists, json_path_equals or min_size_bytes")
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which Python reads, which are no JSON, and the first of which equals nothing."""
+    raise ValueError(name)
 
 
 def _check_callback(policy: CallbackPolicy) -> Iterator[FieldViolation]:

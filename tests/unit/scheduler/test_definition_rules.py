@@ -158,6 +158,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         "INVALID_JSON",
     ),
     (
+        checking(ResponseCheck(json_path_equals="$.a", json_value='{"b": NaN}')),
+        "response_policy.checks[1].json_path_equals.json_value",
+        "INVALID_JSON",
+    ),
+    (
         checking(ResponseCheck(json_path_equals="$.a", json_value="1" * 10_001)),
         "response_policy.checks[1].json_path_equals.json_value",
         "TOO_LONG",
