@@ -16,7 +16,8 @@ MAX_CONCURRENT_REQUESTS = 10_000
 TARGET_WAIT_REASONS = frozenset({"TARGET_RATE_LIMIT", "TARGET_CONCURRENCY", "CIRCUIT_OPEN"})
 """Why executions wait for a host; a reset of it wakes them."""
 
-_HOST_PORT = re.compile(r".+:\d{1,5}")
+# Neither a path nor a query: what follows the port must not look like one.
+_HOST_PORT = re.compile(r"[^/?]+:[0-9]{1,5}")
 
 
 class CircuitState(enum.StrEnum):
@@ -75,7 +76,7 @@ def check_host(host: str) -> str:
     """
     if not host:
         raise InvalidArgumentError.of("host", "REQUIRED", "is required")
-    if not _HOST_PORT.fullmatch(host) or "/" in host:
+    if not _HOST_PORT.fullmatch(host):
         raise InvalidArgumentError.of("host", "INVALID_HOST", "must be host:port, such as api.example.com:443")
     try:
         return split_target_url(f"http://{host}", "host").host_port

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from libs.common.errors import InvalidArgumentError
+from services.scheduler.domain.target_host import check_host
 from services.scheduler.domain.target_url import TargetUrl, split_target_url
 
 
@@ -88,3 +89,20 @@ def test_what_parsers_disagree_about_is_refused(url: str) -> None:
         split_target_url(url, "target.url")
     (violation,) = raised.value.violations
     assert (violation.field, violation.reason) == ("target.url", "INVALID_URL")
+
+
+@pytest.mark.parametrize(
+    ("host", "stored"),
+    [("API.Example.com.:443", "api.example.com:443"), ("[2001:db8::1]:80", "[2001:db8::1]:80"), ("a:1", "a:1")],
+)
+def test_a_host_with_its_port_is_stored_in_one_form(host: str, stored: str) -> None:
+    assert check_host(host) == stored
+
+
+@pytest.mark.parametrize(
+    "host", ["a", "a:0", "a:65536", "a:443?x:80", "a:443/:80", "a:443#:80", "u@a:80", "::1:80", "a:\u0663", "a:80 "]
+)
+def test_what_is_no_host_with_a_port_is_refused(host: str) -> None:
+    with pytest.raises(InvalidArgumentError) as raised:
+        check_host(host)
+    assert raised.value.reason == "INVALID_HOST"
