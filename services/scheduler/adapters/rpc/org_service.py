@@ -41,7 +41,7 @@ class OrgService(org_service_pb2_grpc.OrgServiceServicer):
 
 def _fields(request: pb.UpdateOrgSettingsRequest) -> Collection[str]:
     """Return the fields that the mask names, or that are populated where there is none."""
-    if not request.HasField("update_mask"):
+    if not request.update_mask.paths:
         return _WRITABLE & {field.name for field, _ in request.org_settings.ListFields()}
     paths = set(request.update_mask.paths)
     if paths == {"*"}:
