@@ -68,8 +68,8 @@ def check_definition(definition: JobDefinition, now: datetime, *, known_schedule
 
 
 def _check_names(definition: JobDefinition) -> Iterator[FieldViolation]:
-    yield from _length("name", definition.name, 1, 200)
-    yield from _length("description", definition.description, 0, 2000)
+    yield from check_length("name", definition.name, 1, 200)
+    yield from check_length("description", definition.description, 0, 2000)
     if not PROJECT_ID.fullmatch(definition.project_id):
         yield FieldViolation("project_id", "INVALID_PROJECT_ID", "must be 1 to 64 characters of a-z, 0-9, - and _")
 
@@ -104,7 +104,7 @@ def _check_schedule(schedule: Schedule, now: datetime) -> Iterator[FieldViolatio
 def _check_target(target: Target) -> Iterator[FieldViolation]:
     yield from _check_url(target.url, "target.url")
     yield from check_headers(target.headers, "target.headers")
-    yield from _length("target.prompt", target.prompt, 1, MAX_PROMPT)
+    yield from check_length("target.prompt", target.prompt, 1, MAX_PROMPT)
     yield from _between("target.max_redirects", target.max_redirects, 0, 5)
     if target.body is not None:
         yield from _check_body(target, target.body)
@@ -126,7 +126,7 @@ def _check_body(target: Target, body: Body) -> Iterator[FieldViolation]:
                 "target.body.template", "BODY_TOO_LARGE", f"makes a body of {size} bytes, at most {MAX_BODY_BYTES}"
             )
         return
-    yield from _length("target.body.model", body.model, 1, 200)
+    yield from check_length("target.body.model", body.model, 1, 200)
     needs_limit = body.preset.value == "ANTHROPIC_MESSAGES"
     yield from _between("target.body.max_tokens", body.max_tokens, 1 if needs_limit else 0, 1_000_000)
 
@@ -183,10 +183,10 @@ def _response_violations(policy: ResponsePolicy) -> Iterator[FieldViolation]:
     for index, check in enumerate(policy.checks):
         path = f"response_policy.checks[{index}]"
         if check.json_path_exists:
-            yield from _length(f"{path}.json_path_exists", check.json_path_exists, 1, 500)
+            yield from check_length(f"{path}.json_path_exists", check.json_path_exists, 1, 500)
         elif check.json_path_equals:
-            yield from _length(f"{path}.json_path_equals.path", check.json_path_equals, 1, 500)
-            yield from _length(f"{path}.json_path_equals.json_value", check.json_value, 0, MAX_CHECK_VALUE)
+            yield from check_length(f"{path}.json_path_equals.path", check.json_path_equals, 1, 500)
+            yield from check_length(f"{path}.json_path_equals.json_value", check.json_value, 0, MAX_CHECK_VALUE)
             try:
                 json.loads(check.json_value[:MAX_CHECK_VALUE], parse_constant=_refuse_constant)
             except (ValueError, RecursionError):
@@ -212,7 +212,8 @@ def _check_url(url: str, field: str) -> Iterator[FieldViolation]:
         yield from error.violations
 
 
-def _length(field: str, text: str, least: int, most: int) -> Iterator[FieldViolation]:
+def check_length(field: str, text: str, least: int, most: int) -> Iterator[FieldViolation]:
+    """Yield what is wrong with a text of a number of characters."""
     if len(text) < least:
         yield FieldViolation(field, "REQUIRED", "is required")
     elif len(text) > most:

@@ -12,7 +12,7 @@ from libs.common.errors import FieldViolation, InvalidArgumentError, PermissionD
 from libs.common.ids import new_id
 from libs.common.instants import truncate_to_millis
 from services.scheduler.domain.api_key import SECRET_BYTES, ApiKey, encode_secret, format_token, hash_secret
-from services.scheduler.domain.definition_rules import PROJECT_ID
+from services.scheduler.domain.definition_rules import PROJECT_ID, check_length
 from services.scheduler.usecases.audit import AuditEvent, call_event, diff, show
 from services.scheduler.usecases.caller import Caller, Permission
 from services.scheduler.usecases.ports.api_key_store import ApiKeyStore
@@ -77,8 +77,7 @@ class CreateApiKey:
         return CreatedApiKey(key, format_token(key.key_id, secret))
 
     def _violations(self, wanted: NewApiKey, now: datetime) -> Iterator[FieldViolation]:
-        if not 1 <= len(wanted.name) <= MAX_NAME:
-            yield FieldViolation("name", "OUT_OF_RANGE", f"must have 1 to {MAX_NAME} characters")
+        yield from check_length("name", wanted.name, 1, MAX_NAME)
         if not wanted.scopes:
             yield FieldViolation("scopes", "REQUIRED", "must name at least one scope")
         for scope in sorted(wanted.scopes - self.grantable):

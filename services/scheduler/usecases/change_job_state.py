@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from libs.common.clock import Clock
 from libs.common.errors import AbortedError, FailedPreconditionError, InvalidArgumentError
 from libs.common.instants import truncate_to_millis
+from services.scheduler.domain.definition_rules import check_length
 from services.scheduler.domain.job import Job, JobState, StateChange, with_state
 from services.scheduler.domain.planning import UNUSABLE
 from services.scheduler.domain.schedule import TZDATA_VERSION, due_time, next_fire
@@ -177,13 +178,13 @@ def check_etag(job: Job, etag: str) -> None:
 
 
 def check_note(note: str) -> None:
-    """Refuse a note that is too long.
+    """Refuse a note that is too long, or holds a NUL character.
 
     Raises:
-        InvalidArgumentError: TOO_LONG on `note`.
+        InvalidArgumentError: TOO_LONG or INVALID_TEXT on `note`.
     """
-    if len(note) > MAX_NOTE:
-        raise InvalidArgumentError.of("note", "TOO_LONG", f"has {len(note)} characters, at most {MAX_NOTE} are allowed")
+    if violations := list(check_length("note", note, 0, MAX_NOTE)):
+        raise InvalidArgumentError(violations)
 
 
 def lost_races(job_id: str) -> AbortedError:

@@ -319,7 +319,10 @@ async def test_a_note_is_kept_and_bounded(world: World) -> None:
     job = await world.job(schedule=EVERY_MINUTE)
     with pytest.raises(InvalidArgumentError) as raised:
         await world.changes.pause(CALLER, job.job_id, note="x" * (MAX_NOTE + 1))
-    assert raised.value.violations[0].field == "note"
+    assert (raised.value.violations[0].field, raised.value.reason) == ("note", "TOO_LONG")
+    with pytest.raises(InvalidArgumentError) as raised:
+        await world.changes.pause(CALLER, job.job_id, note="a\0b")
+    assert (raised.value.violations[0].field, raised.value.reason) == ("note", "INVALID_TEXT")
     assert (await world.changes.pause(CALLER, job.job_id, note="maintenance")).state_note == "maintenance"
 
 

@@ -125,8 +125,9 @@ async def test_key_expires_also_while_cached(create: CreateApiKey, verify: Verif
 @pytest.mark.parametrize(
     ("changes", "field", "reason"),
     [
-        ({"name": ""}, "name", "OUT_OF_RANGE"),
-        ({"name": "x" * 201}, "name", "OUT_OF_RANGE"),
+        ({"name": ""}, "name", "REQUIRED"),
+        ({"name": "x" * 201}, "name", "TOO_LONG"),
+        ({"name": "a\0b"}, "name", "INVALID_TEXT"),
         ({"scopes": frozenset()}, "scopes", "REQUIRED"),
         ({"scopes": frozenset({"jobs.fly"})}, "scopes", "UNKNOWN_SCOPE"),
         ({"scopes": frozenset({"operator"})}, "scopes", "UNKNOWN_SCOPE"),
