@@ -120,10 +120,12 @@ def _check_rule_fires(schedule: Schedule, now: datetime) -> tuple[FieldViolation
             return (_missed("one_time.instant", moment),)
         case OneTimeLocal(moment):
             return (_missed("one_time.local", moment),)
-        case _:
-            # The other rules cannot run dry: each has a fire within three months.
+        case Cron():
             description = f"matches no date within {SEARCH_YEARS} years"
             return (FieldViolation("cron.expression", "NEVER_FIRES", description),)
+        case _:
+            # The other rules run dry at the end of the calendar only: each has a fire within three months.
+            return (FieldViolation("rule", "NEVER_FIRES", f"has no fire before the year {LATEST.year}"),)
 
 
 def _missed(field: str, moment: datetime) -> FieldViolation:

@@ -117,3 +117,10 @@ def test_a_local_time_in_the_past_is_judged_on_its_zones_clock() -> None:
 
     check_schedule(Schedule(eight_in_new_york, "America/New_York"), NOW)
     assert violations(Schedule(eight_in_new_york, "Europe/London")) == [("one_time.local", "RUN_AT_IN_PAST")]
+
+
+@pytest.mark.parametrize("rule", [Daily(NINE), Weekly((Weekday.MON,), NINE), Monthly(1, NINE)])
+def test_at_the_end_of_the_calendar_a_rule_is_refused_by_its_own_name(rule: Rule) -> None:
+    with pytest.raises(InvalidArgumentError) as refusal:
+        check_schedule(Schedule(rule), datetime(9999, 12, 31, tzinfo=UTC))
+    assert [(v.field, v.reason) for v in refusal.value.violations] == [("rule", "NEVER_FIRES")]
