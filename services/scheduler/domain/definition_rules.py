@@ -37,7 +37,9 @@ _SECOND, _MINUTE, _HOUR, _DAY = (timedelta(seconds=seconds) for seconds in (1, 6
 _REMEMBERED = 1024
 """Policies whose verdict is remembered: most jobs share theirs with many others."""
 
+MAX_LABELS = 32
 MAX_SUCCESS_CODES = 400
+MAX_CHECKS = 16
 MAX_CHECK_VALUE = 10_000
 _SAMPLE = BodyValues(
     "0" * 26, "0" * 60, 1000, datetime(2026, 1, 1, tzinfo=UTC), "UTC", datetime(2026, 1, 1, tzinfo=UTC)
@@ -75,8 +77,10 @@ def _check_names(definition: JobDefinition) -> Iterator[FieldViolation]:
 
 
 def _check_labels(labels: Mapping[str, str]) -> Iterator[FieldViolation]:
-    if len(labels) > 32:
-        yield FieldViolation("labels", "TOO_MANY_LABELS", f"{len(labels)} labels, at most 32 are allowed")
+    too_many = list(check_label_count(len(labels)))
+    if too_many:
+        yield from too_many
+        return
     yield from check_label_keys(labels)
     for key, value in labels.items():
         if len(value) > 63 or not value.isprintable():
@@ -92,6 +96,12 @@ def check_label_keys(keys: Iterable[str]) -> Iterator[FieldViolation]:
             yield FieldViolation(
                 "labels", "INVALID_LABEL_KEY", f"key {key[:80]!r} must be 1 to 63 characters of a-z, 0-9, -, _ and ."
             )
+
+
+def check_label_count(labels: int) -> Iterator[FieldViolation]:
+    """Yield what is wrong with a number of labels, for those who read them, too."""
+    if labels > MAX_LABELS:
+        yield FieldViolation("labels", "TOO_MANY_LABELS", f"{labels} labels, at most {MAX_LABELS} are allowed")
 
 
 def _check_schedule(schedule: Schedule, now: datetime) -> Iterator[FieldViolation]:
@@ -178,8 +188,7 @@ def _response_violations(policy: ResponsePolicy) -> Iterator[FieldViolation]:
     for code in policy.success_codes:
         yield from _between("response_policy.success_codes", code, 200, 599)
     yield from _between("response_policy.max_size_bytes", policy.max_size_bytes, 1000, 50_000_000)
-    if len(policy.checks) > 16:
-        yield FieldViolation("response_policy.checks", "TOO_MANY_CHECKS", "at most 16 checks are allowed")
+    yield from check_count(len(policy.checks))
     for index, check in enumerate(policy.checks):
         path = f"response_policy.checks[{index}]"
         if check.json_path_exists:
@@ -198,6 +207,12 @@ def _response_violations(policy: ResponsePolicy) -> Iterator[FieldViolation]:
 def _refuse_constant(name: str) -> None:
     """Refuse NaN and Infinity, which Python reads, which are no JSON, and the first of which equals nothing."""
     raise ValueError(name)
+
+
+def check_count(checks: int) -> Iterator[FieldViolation]:
+    """Yield what is wrong with a number of checks, for those who read them, too."""
+    if checks > MAX_CHECKS:
+        yield FieldViolation("response_policy.checks", "TOO_MANY_CHECKS", f"at most {MAX_CHECKS} checks are allowed")
 
 
 def _check_callback(policy: CallbackPolicy) -> Iterator[FieldViolation]:

@@ -75,10 +75,17 @@ def keep_masked(headers: Sequence[Header], stored: Sequence[Header]) -> tuple[He
     return tuple(merged)
 
 
+def check_header_count(headers: int, field: str) -> Iterator[FieldViolation]:
+    """Yield what is wrong with a number of headers, for those who read them, too."""
+    if headers > MAX_HEADERS:
+        yield FieldViolation(field, "TOO_MANY_HEADERS", f"{headers} headers, at most {MAX_HEADERS} are allowed")
+
+
 def check_headers(headers: Sequence[Header], field: str) -> Iterator[FieldViolation]:
     """Yield what is wrong with a job's headers."""
-    if len(headers) > MAX_HEADERS:
-        yield FieldViolation(field, "TOO_MANY_HEADERS", f"{len(headers)} headers, at most {MAX_HEADERS} are allowed")
+    too_many = list(check_header_count(len(headers), field))
+    if too_many:
+        yield from too_many
         return
     if sum(len(header.name) + len(header.value) for header in headers) > MAX_HEADERS_BYTES:
         yield FieldViolation(field, "HEADERS_TOO_LARGE", f"names and values exceed {MAX_HEADERS_BYTES} bytes")

@@ -5,12 +5,13 @@ On the way out nothing is hidden here; what callers get to see is `job_mapping`'
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, time
 from functools import lru_cache
 
 from punctual.v1 import job_pb2, schedule_pb2
 
-from libs.common.errors import InvalidArgumentError
+from libs.common.errors import FieldViolation, InvalidArgumentError
 from services.scheduler.adapters.rpc.enum_values import choose
 from services.scheduler.adapters.rpc.part_reading import Problems
 from services.scheduler.adapters.rpc.policy_mapping import (
@@ -29,7 +30,7 @@ from services.scheduler.adapters.rpc.policy_mapping import (
     write_timeout,
 )
 from services.scheduler.adapters.rpc.schedule_mapping import from_schedule, to_schedule
-from services.scheduler.domain.definition_rules import check_definition
+from services.scheduler.domain.definition_rules import check_definition, check_label_count
 from services.scheduler.domain.job import (
     Body,
     BodyPreset,
@@ -40,7 +41,7 @@ from services.scheduler.domain.job import (
     RateLimitPolicy,
     Target,
 )
-from services.scheduler.domain.request_headers import with_sensitivity
+from services.scheduler.domain.request_headers import check_header_count, with_sensitivity
 from services.scheduler.domain.schedule import Daily, Schedule
 
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
@@ -77,9 +78,13 @@ def to_definition(message: job_pb2.Job, *, complete: bool = False) -> JobDefinit
         name=message.name,
         project_id=message.project_id or "default",
         description=message.description,
-        labels=dict(message.labels),
+        labels=read(lambda: _to_labels(message), {}),
         schedule=read(lambda: _to_schedule(message.schedule), _NO_SCHEDULE),
-        target=_to_target(message.target, read(lambda: _to_body(message.target), None)),
+        target=_to_target(
+            message.target,
+            headers=read(lambda: _to_headers(message.target), ()),
+            body=read(lambda: _to_body(message.target), None),
+        ),
         retry=read(lambda: read_retry(message.retry_policy), _DEFAULTS.retry),
         timeout=read(lambda: read_timeout(message.timeout_policy), _DEFAULTS.timeout),
         overlap=read(
@@ -91,11 +96,11 @@ def to_definition(message: job_pb2.Job, *, complete: bool = False) -> JobDefinit
             _DEFAULTS.on_unknown_outcome,
         ),
         rate_limit=RateLimitPolicy(message.rate_limit_policy.max_requests_per_minute or 60),
-        response=read_response(message.response_policy),
+        response=read(lambda: read_response(message.response_policy), _DEFAULTS.response),
         callback=read_callback(message.callback_policy),
         max_consecutive_failures=message.max_consecutive_failures or 5,
     )
-    if message.response_policy.checks:
+    if definition.response.checks:
         read(lambda: check_paths(message.response_policy), None)
     if problems and complete:
         # What stands in for the parts that could not be read is sound. What the time decides is judged when it can be.
@@ -105,6 +110,11 @@ def to_definition(message: job_pb2.Job, *, complete: bool = False) -> JobDefinit
     return definition
 
 
+def _to_labels(message: job_pb2.Job) -> dict[str, str]:
+    _refuse(check_label_count(len(message.labels)))
+    return dict(message.labels)
+
+
 def _to_schedule(message: schedule_pb2.Schedule) -> Schedule:
     try:
         return _read_schedule(message)
@@ -112,16 +122,19 @@ def _to_schedule(message: schedule_pb2.Schedule) -> Schedule:
         raise error.under("schedule") from error
 
 
-def _to_target(message: job_pb2.Target, body: Body | None) -> Target:
+def _to_target(message: job_pb2.Target, headers: tuple[Header, ...], body: Body | None) -> Target:
     return Target(
         url=message.url,
         prompt=message.prompt,
-        headers=tuple(
-            with_sensitivity(Header(header.name, header.value, header.sensitive)) for header in message.headers
-        ),
+        headers=headers,
         body=body,
         max_redirects=message.max_redirects if message.HasField("max_redirects") else 5,
     )
+
+
+def _to_headers(target: job_pb2.Target) -> tuple[Header, ...]:
+    _refuse(check_header_count(len(target.headers), "target.headers"))
+    return tuple(with_sensitivity(Header(header.name, header.value, header.sensitive)) for header in target.headers)
 
 
 def _to_body(target: job_pb2.Target) -> Body | None:
@@ -136,6 +149,13 @@ def _to_body(target: job_pb2.Target) -> Body | None:
             return Body(template=message.template)
         case None:
             raise InvalidArgumentError.of("target.body.form", "REQUIRED", "one of preset and template is required")
+
+
+def _refuse(too_many: Iterable[FieldViolation]) -> None:
+    """Refuse what is too many before it is read: a message has room for millions of empty ones."""
+    violations = list(too_many)
+    if violations:
+        raise InvalidArgumentError(violations)
 
 
 _read_schedule = remembered(schedule_pb2.Schedule, to_schedule)

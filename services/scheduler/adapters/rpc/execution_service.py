@@ -74,7 +74,7 @@ class ExecutionService(execution_service_pb2_grpc.ExecutionServiceServicer):
         where = WatchFilter(
             job_id=request.job_id,
             project_id=request.project_id,
-            states=frozenset(choose(state, STATES, None, "states") for state in request.states),
+            states=frozenset(choose(state, STATES, None, "states") for state in set(request.states)),
         )
         async for change in self._do.watch(caller, where, request.resume_token, self._authenticator.readmit):
             yield pb.WatchExecutionsResponse(
@@ -126,8 +126,8 @@ def _to_filter(request: pb.ListExecutionsRequest) -> ExecutionFilter:
     return ExecutionFilter(
         job_id=request.job_id,
         project_id=request.project_id,
-        states=frozenset(choose(state, STATES, None, "states") for state in request.states),
-        causes=frozenset(choose(cause, CAUSES, None, "causes") for cause in request.causes),
+        states=frozenset(choose(state, STATES, None, "states") for state in set(request.states)),
+        causes=frozenset(choose(cause, CAUSES, None, "causes") for cause in set(request.causes)),
         fire_after=to_instant(request.fire_after, "fire_after") if request.HasField("fire_after") else None,
         fire_before=to_instant(request.fire_before, "fire_before") if request.HasField("fire_before") else None,
         trace_id=request.trace_id,

@@ -64,7 +64,7 @@ def to_job_filter(request: pb.ListJobsRequest) -> JobFilter:
         raise InvalidArgumentError(violations)
     return JobFilter(
         project_id=request.project_id,
-        states=frozenset(to_job_state(state, "states") for state in request.states),
+        states=frozenset(to_job_state(state, "states") for state in set(request.states)),
         labels=dict(request.labels),
         name_prefix=request.name_prefix,
         # Hosts are stored in lower case, as every parser of addresses reads them.

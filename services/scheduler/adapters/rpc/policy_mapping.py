@@ -19,6 +19,7 @@ from libs.common.errors import FieldViolation, InvalidArgumentError
 from services.scheduler.adapters.rpc.enum_values import choose
 from services.scheduler.adapters.rpc.json_paths import path_problem
 from services.scheduler.adapters.rpc.times import to_duration, to_span
+from services.scheduler.domain.definition_rules import check_count
 from services.scheduler.domain.job import (
     CallbackPolicy,
     CatchUpMode,
@@ -98,6 +99,10 @@ def _check_paths(message: job_pb2.ResponsePolicy) -> None:
 
 
 def _to_response(message: job_pb2.ResponsePolicy) -> ResponsePolicy:
+    # First: to read the path of a check takes up to some milliseconds, and a message has room for thousands.
+    too_many = list(check_count(len(message.checks)))
+    if too_many:
+        raise InvalidArgumentError(too_many)
     return ResponsePolicy(
         success_codes=tuple(message.success_codes),
         checks=tuple(_to_check(check) for check in message.checks),

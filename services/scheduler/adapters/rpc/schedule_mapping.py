@@ -77,7 +77,8 @@ def _to_rule(message: schedule_pb2.Schedule) -> Rule:
         case "daily":
             return Daily(parse_time(message.daily.time, "daily.time"))
         case "weekly":
-            days = tuple(_to_weekday(day) for day in message.weekly.days)
+            # One more than there are names one of them twice, which is refused; a message has room for millions.
+            days = tuple(_to_weekday(day) for day in message.weekly.days[: len(Weekday) + 1])
             return Weekly(days, parse_time(message.weekly.time, "weekly.time"))
         case "monthly":
             month_end = _MONTH_ENDS.get(message.monthly.month_end)
