@@ -169,8 +169,9 @@ def _check_rates(
 
 
 def _check_response(policy: ResponsePolicy) -> tuple[FieldViolation, ...]:
-    # Checks may be large, and memory must not depend on what callers send.
-    return tuple(_response_violations(policy)) if policy.checks else _check_plain_response(policy)
+    # Checks may be large, and so may codes that are refused; memory must not depend on what callers send.
+    plain = not policy.checks and len(policy.success_codes) <= MAX_SUCCESS_CODES
+    return _check_plain_response(policy) if plain else tuple(_response_violations(policy))
 
 
 @lru_cache(maxsize=_REMEMBERED)

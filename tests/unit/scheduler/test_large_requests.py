@@ -5,6 +5,8 @@ All calls of a replica share one event loop, so whoever could make it read them 
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -89,6 +91,21 @@ def test_of_too_many_weekdays_few_are_read(count) -> None:
     job.schedule.weekly.days.extend([schedule_pb2.WEEKDAY_MON] * MANY)
     assert refused(job) == [("schedule.weekly.days", "INVALID_DAYS")]
     assert read.calls == 8
+
+
+def test_too_many_success_codes_are_not_remembered() -> None:
+    job = a_message()
+    job.response_policy.success_codes.extend([200] * MANY)
+    tracemalloc.start()
+    try:
+        for extra in range(10):
+            job.response_policy.success_codes.extend([200] * extra)  # each time other ones
+            assert refused(job) == [("response_policy.success_codes", "TOO_MANY_CODES")]
+        gc.collect()  # each refusal is in a circle with its traceback
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 4 * MANY  # less than one of the ten
 
 
 def test_states_that_a_filter_names_again_and_again_are_read_once(count) -> None:
