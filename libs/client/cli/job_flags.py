@@ -55,6 +55,10 @@ def _option(*names: str, text: str, panel: str | None = None, metavar: str | Non
     return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel)
 
 
+def _number(*, most: int, text: str, panel: str) -> object:
+    return typer.Option(min=0, max=most, help=text, rich_help_panel=panel)
+
+
 @dataclass(frozen=True)
 class JobFlags:
     """What a job is, beside its schedule."""
@@ -83,11 +87,11 @@ class JobFlags:
     ] = field(default_factory=list)
     preset: Annotated[Preset | None, _option(text="The request body of a known API.", panel=TARGET)] = None
     model: Annotated[str, _option(text="The model that a preset names.", panel=TARGET)] = ""
-    max_tokens: Annotated[int, _option(text="The answer's token limit in a preset.", panel=TARGET)] = 0
+    max_tokens: Annotated[int, _number(most=1_000_000, text="The answer's token limit in a preset.", panel=TARGET)] = 0
     body_template: Annotated[
         str | None, _option(text="A file with the JSON body and its {{placeholders}}.", panel=TARGET, metavar="FILE")
     ] = None
-    max_attempts: Annotated[int | None, _option(text="Attempts in all, 1 to 20.", panel=POLICIES)] = None
+    max_attempts: Annotated[int | None, _number(most=20, text="Attempts in all, 1 to 20.", panel=POLICIES)] = None
     timeout: Annotated[
         str | None, _option(text="How long an attempt may take, 30s.", panel=POLICIES, metavar="SPAN")
     ] = None
@@ -98,8 +102,12 @@ class JobFlags:
     on_unknown: Annotated[
         UnknownOutcome | None, _option(text="What a request without an answer leads to.", panel=POLICIES)
     ] = None
-    max_per_minute: Annotated[int | None, _option(text="The job's own request rate.", panel=POLICIES)] = None
-    max_failures: Annotated[int | None, _option(text="Failures in a row that end the job.", panel=POLICIES)] = None
+    max_per_minute: Annotated[int | None, _number(most=60_000, text="The job's own request rate.", panel=POLICIES)] = (
+        None
+    )
+    max_failures: Annotated[
+        int | None, _number(most=1000, text="Failures in a row that end the job.", panel=POLICIES)
+    ] = None
     callback_url: Annotated[str | None, _option(text="Who is told about failures.", panel=POLICIES)] = None
 
     def definition(self, schedule: ScheduleFlags) -> tuple[Job, FieldMask]:

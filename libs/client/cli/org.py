@@ -116,8 +116,8 @@ async def reset_target(session: Session, host: Host) -> None:
 async def limit_target(
     session: Session,
     host: Host,
-    per_minute: Annotated[int, typer.Option(min=0, help="Requests in a minute; 0: the default.")] = 0,
-    concurrent: Annotated[int, typer.Option(min=0, help="Requests at the same time; 0: the default.")] = 0,
+    per_minute: Annotated[int, typer.Option(min=0, max=600_000, help="Requests in a minute; 0: the default.")] = 0,
+    concurrent: Annotated[int, typer.Option(min=0, max=10_000, help="Requests at the same time; 0: the default.")] = 0,
 ) -> None:
     """Set both limits of a host: one that is left out returns to the default."""
     limited = await session.client.target_hosts.set_limit(
@@ -138,12 +138,16 @@ class OrgFlags:
     job_failed_callback_url: Annotated[str | None, typer.Option(help="Who is told when a job fails; '': nobody.")] = (
         None
     )
-    max_jobs: Annotated[int | None, typer.Option(help="The most jobs.")] = None
+    max_jobs: Annotated[int | None, typer.Option(min=0, max=10_000_000, help="The most jobs.")] = None
     min_interval: Annotated[
         str | None, typer.Option(help="The shortest time between two fires, 1m.", metavar="SPAN")
     ] = None
-    max_stored_bytes: Annotated[int | None, typer.Option(help="The most bytes of stored answers.")] = None
-    max_creates_per_minute: Annotated[int | None, typer.Option(help="Job creations a minute.")] = None
+    max_stored_bytes: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="The most bytes of stored answers.")
+    ] = None
+    max_creates_per_minute: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Job creations a minute.")
+    ] = None
 
 
 async def set_org(session: Session, flags: OrgFlags) -> None:
