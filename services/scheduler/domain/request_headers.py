@@ -102,5 +102,7 @@ def check_headers(headers: Sequence[Header], field: str) -> Iterator[FieldViolat
             )
         if not _VALUE.fullmatch(header.value):
             yield FieldViolation(
-                f"{path}.value", "INVALID_HEADER_VALUE", "holds CR, LF, NUL or another control character"
+                f"{path}.value",
+                "INVALID_HEADER_VALUE",
+                "holds CR, LF, NUL or another control character, or one that Latin-1 lacks",
             )

@@ -22,6 +22,11 @@ def test_a_value_holds_no_control_character(value: str) -> None:
     assert found(Header("X-A", value)) == [("h[0].value", "INVALID_HEADER_VALUE")]
 
 
+def test_a_character_that_no_header_can_hold_is_not_called_a_control_character_alone() -> None:
+    (violation,) = check_headers([Header("X-A", "日")], "h")
+    assert "Latin-1" in violation.description
+
+
 @pytest.mark.parametrize(
     "name", [*sorted(RESERVED), "Host", "Content-LENGTH", "Punctual-Attempt", "webhook-id", "Proxy-X", "TraceParent"]
 )
