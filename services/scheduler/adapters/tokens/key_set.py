@@ -120,12 +120,14 @@ def read_key_set(document: bytes) -> Mapping[str, VerificationKey]:
 
 def _read_key(item: Mapping[str, Any]) -> VerificationKey | None:
     algorithm = _ALGORITHMS.get((str(item.get("kty")), str(item.get("crv", ""))))
+    operations = item.get("key_ops", ["verify"])
     usable = (
         algorithm is not None
         and isinstance(item.get("kid"), str)
         and item.get("alg", algorithm) == algorithm
         and item.get("use", "sig") == "sig"
-        and "verify" in item.get("key_ops", ["verify"])
+        and isinstance(operations, list)
+        and "verify" in operations
         and "d" not in item  # a private key that somebody published is no secret any more
     )
     if not usable:
