@@ -36,6 +36,9 @@ MAX_DEPTH = 64
 MAX_PLACEHOLDERS = 100
 """How many placeholders a template may hold, so that its body stays of a known size."""
 
+NUMBER_GROWTH = 4
+"""How many times as long as in its template a body may be without any placeholder: `1e15,` becomes 19 bytes."""
+
 LARGEST_FRAME = 512
 """Bytes that are more than what stands around a prompt in a preset, and than any other placeholder's value."""
 
@@ -96,7 +99,7 @@ def largest_body(target: Target) -> int:
     if body is None or body.preset is not None:
         return prompt + LARGEST_FRAME
     # Each value but the prompt is shorter than its frame; an escaped name of a placeholder is not seen here.
-    template = len(body.template.encode())
+    template = NUMBER_GROWTH * len(body.template.encode())
     prompts = MAX_PLACEHOLDERS if "\\u" in body.template else body.template.count("prompt")
     return template + prompts * prompt + MAX_PLACEHOLDERS * LARGEST_FRAME
 

@@ -19,6 +19,7 @@ from services.scheduler.domain.request_body import (
     PLACEHOLDERS,
     BodyValues,
     check_template,
+    largest_body,
     render_body,
 )
 
@@ -161,3 +162,10 @@ def test_the_deepest_template_renders() -> None:
     check_template("[" * depth + '"{{attempt}}"' + "]" * depth)
     body = Body(template="[" * depth + '"{{attempt}}"' + "]" * depth)
     assert render_body(replace(TARGET, body=body), VALUES) == ("[" * depth + '"3"' + "]" * depth).encode()
+
+
+@pytest.mark.parametrize("text", ["[" + "1e15," * 10_000 + "1e15]", '{"a": [1E15, -1e-4, 1e22], "b": "{{prompt}}"}'])
+def test_a_body_does_not_pass_the_size_that_is_reckoned_for_it(text: str) -> None:
+    target = replace(TARGET, body=template(text))
+    check_template(text)
+    assert len(render_body(target, VALUES)) <= largest_body(target)
