@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
+from punctual.v1 import execution_pb2
+from punctual.v1 import job_service_pb2 as pb
 
 from libs.common.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
-from services.scheduler.domain.execution import Cause, ExecutionState, Phase
+from services.scheduler.adapters.rpc.job_service import JobService
+from services.scheduler.domain.execution import Cause, ExecutionState, Phase, StoredResponse
 from services.scheduler.domain.job import JobState
 from services.scheduler.usecases.caller import Caller, OrgScope
 from tests.support.scheduler_values import CALLER, NOW, at, once
@@ -66,6 +71,23 @@ async def test_calls_at_once_under_one_key_start_one(world: World) -> None:
     assert len({execution.execution_id for execution in executions}) == 1
     assert len(world.executions.executions) == 1
     assert len(world.executions.events) == 1
+
+
+async def test_what_is_run_is_shown_without_an_answer_even_if_it_has_ended_by_then(world: World) -> None:
+    job = await world.job()
+
+    async def run_to_its_end() -> None:
+        (execution_id,) = await world.delivered()
+        report = world.report_of(await world.begun(execution_id))
+        await world.reports([replace(report, response=StoredResponse(200, body=b"{}", stored_size_bytes=2))])
+
+    world.at("executions.insert_new.after", run_to_its_end)
+    service = JobService(
+        SimpleNamespace(request=world.requests), SimpleNamespace(authenticate=AsyncMock(return_value=CALLER))
+    )
+    shown = await service.RunJob(pb.RunJobRequest(job_id=job.job_id), AsyncMock())
+    assert shown.state == execution_pb2.Execution.STATE_SUCCEEDED
+    assert not shown.response.body
 
 
 @pytest.mark.parametrize("checkpoint", ["executions.insert_new.before", "executions.insert_new.after"])

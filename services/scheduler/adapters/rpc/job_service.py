@@ -167,7 +167,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             allow_inactive=request.allow_inactive,
             idempotency_key=request.idempotency_key,
         )
-        return from_execution(execution)
+        return from_execution(execution, content=False)
 
     async def PreviewSchedule(self, request: pb.PreviewScheduleRequest, context: Context) -> pb.PreviewScheduleResponse:
         """Return the next fires of a schedule that need not be stored."""
