@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from heapq import nsmallest
 
 from libs.common.clock import Clock
 from libs.common.errors import FieldViolation, InvalidArgumentError, PermissionDeniedError
@@ -19,6 +20,8 @@ from services.scheduler.usecases.ports.api_key_store import ApiKeyStore
 
 MAX_NAME = 200
 MAX_PROJECTS = 100
+MAX_TOLD = 10
+"""Unknown scopes that a refusal names: a message has room for hundreds of thousands."""
 GRANTABLE = frozenset(Permission) - {Permission.OPERATOR}
 """Whoever names other orgs is made by the installation: by its tokens, or by `services.scheduler.admin`."""
 
@@ -80,7 +83,7 @@ class CreateApiKey:
         yield from check_length("name", wanted.name, 1, MAX_NAME)
         if not wanted.scopes:
             yield FieldViolation("scopes", "REQUIRED", "must name at least one scope")
-        for scope in sorted(wanted.scopes - self.grantable):
+        for scope in nsmallest(MAX_TOLD, wanted.scopes - self.grantable):
             yield FieldViolation(
                 "scopes", "UNKNOWN_SCOPE", f"{scope[:80]!r} is not one of {', '.join(sorted(self.grantable))}"
             )

@@ -12,20 +12,24 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from punctual.v1 import execution_service_pb2, job_pb2, schedule_pb2
+from punctual.v1 import execution_service_pb2, job_pb2, org_service_pb2, schedule_pb2
 from punctual.v1 import job_service_pb2 as pb
 
 from libs.common.errors import InvalidArgumentError
+from libs.common.testing.fake_clock import FakeClock
 from services.scheduler.adapters.rpc import (
     definition_mapping,
     execution_service,
     job_requests,
+    org_service,
     policy_mapping,
     schedule_mapping,
 )
 from services.scheduler.adapters.rpc.definition_mapping import from_definition, to_definition
 from services.scheduler.domain.definition_rules import check_definition
-from tests.support.scheduler_values import NOW, a_definition
+from services.scheduler.testing.memory_api_key_store import MemoryApiKeyStore
+from services.scheduler.usecases.api_keys import CreateApiKey, NewApiKey
+from tests.support.scheduler_values import CALLER, NOW, a_definition
 
 MANY = 100_000
 
@@ -116,3 +120,19 @@ def test_states_that_a_filter_names_again_and_again_are_read_once(count) -> None
     request = execution_service_pb2.ListExecutionsRequest(states=[1, 2] * MANY, causes=[1] * MANY)  # type: ignore[list-item]
     execution_service._to_filter(request)
     assert read.calls == 3
+
+
+async def test_of_too_many_unknown_scopes_some_are_named() -> None:
+    create = CreateApiKey(MemoryApiKeyStore(), FakeClock(NOW))
+    with pytest.raises(InvalidArgumentError) as raised:
+        await create(CALLER, NewApiKey("a key", frozenset(f"scope-{number}" for number in range(MANY))))
+    assert {violation.reason for violation in raised.value.violations} == {"UNKNOWN_SCOPE"}
+    assert len(raised.value.violations) == 10
+
+
+def test_of_too_many_settings_none_is_looked_up() -> None:
+    request = org_service_pb2.UpdateOrgSettingsRequest()
+    request.update_mask.paths.extend(f"setting_{number}" for number in range(MANY))
+    with pytest.raises(InvalidArgumentError) as raised:
+        org_service._fields(request)
+    assert [(found.field, found.reason) for found in raised.value.violations] == [("update_mask", "TOO_MANY_PATHS")]

@@ -10,6 +10,7 @@ from punctual.v1 import org_service_pb2 as pb
 from libs.common.errors import FieldViolation, InvalidArgumentError
 from services.scheduler.adapters.rpc.authentication import Authenticator, Context
 from services.scheduler.adapters.rpc.times import to_duration, to_span
+from services.scheduler.adapters.rpc.update_mask import MAX_PATHS
 from services.scheduler.domain.org import OPERATOR_FIELDS, OrgSettings
 from services.scheduler.usecases.org_settings import ManageOrgSettings, OrgUse
 
@@ -46,6 +47,8 @@ def _fields(request: pb.UpdateOrgSettingsRequest) -> Collection[str]:
     paths = set(request.update_mask.paths)
     if paths == {"*"}:
         return _WRITABLE
+    if len(paths) > MAX_PATHS:
+        raise InvalidArgumentError.of("update_mask", "TOO_MANY_PATHS", f"{len(paths)} paths, at most {MAX_PATHS}")
     unknown = sorted(paths - _WRITABLE)
     if unknown:
         raise InvalidArgumentError(
