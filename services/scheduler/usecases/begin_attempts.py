@@ -239,7 +239,7 @@ class BeginAttempts:
     ) -> Sequence[GrantWrite]:
         """Return the first grants whose requests fit one reply, and refuse the others until the next call."""
         for index, write in enumerate(writes):
-            batch.size_bytes += largest_request(jobs[write.execution.job_id].definition.target)
+            batch.size_bytes += largest_request(jobs[write.execution.job_id].definition)
             if batch.size_bytes > MAX_REPLY_BYTES and (index or batch.granted):
                 left = {surplus.execution.execution_id: Refuse("LATER", now) for surplus in writes[index:]}
                 batch.refused |= left
