@@ -134,13 +134,15 @@ class CreateJobs:
 
     async def _decide(self, caller: Caller, drafts: Sequence[Draft | PunctualError]) -> list[Outcome]:
         """Store drafts, or foretell what storing them would come to; a draft that is refused already stays so."""
-        sound = [draft for draft in drafts if isinstance(draft, Draft) and draft.refusal is None]
+        judged = [draft for draft in drafts if isinstance(draft, Draft)]
+        sound = [draft for draft in judged if draft.refusal is None]
+        refused = [(draft, draft.refusal) for draft in judged if draft.refusal is not None]
         wanted = [draft for draft in sound if not draft.validate_only]
         room = await self.quotas.room_for_jobs(caller.scope.org_id, len(wanted)) if wanted else 0
         outcomes = await self._store(caller, wanted[:room])
         outcomes |= await self._beyond_room(caller, wanted[room:], room - sum(map(_is_new, outcomes.values())))
         outcomes |= await self._foretell(caller, [draft for draft in sound if draft.validate_only])
-        outcomes |= await self._repeated(caller, [draft for draft in drafts if isinstance(draft, Draft)])
+        outcomes |= await self._repeated(caller, refused)
         return [outcomes[draft.job.job_id] if isinstance(draft, Draft) else draft for draft in drafts]
 
     async def _store(self, caller: Caller, drafts: Sequence[Draft]) -> dict[str, Outcome]:
@@ -189,24 +191,26 @@ class CreateJobs:
 
         What came before them and came to none either has left room.
         """
-        outcomes = await self._foretell(caller, drafts)
-        if outcomes:
-            await self.jobs.confirm()
+        outcomes = await self._answered_before(caller, drafts)
         new = [draft for draft in drafts if _is_new(outcomes[draft.job.job_id])]
         outcomes |= await self._store(caller, new[:left])
         for draft in new[left:]:
             outcomes[draft.job.job_id] = await self.quotas.jobs_exceeded(caller.scope.org_id)
         return outcomes
 
-    async def _repeated(self, caller: Caller, drafts: Sequence[Draft]) -> dict[str, Outcome]:
+    async def _repeated(
+        self, caller: Caller, refused: Sequence[tuple[Draft, InvalidArgumentError]]
+    ) -> dict[str, Outcome]:
         """Answer drafts that may not be stored by now, but repeat what was stored, as the first call was answered."""
-        refusals = {draft.job.job_id: draft.refusal for draft in drafts if draft.refusal is not None}
-        outcomes = await self._foretell(caller, [draft for draft in drafts if draft.refusal is not None])
-        if outcomes:
+        outcomes = await self._answered_before(caller, [draft for draft, _ in refused])
+        refusals = {draft.job.job_id: refusal for draft, refusal in refused}
+        return {job_id: one if _is_replay(one) else refusals[job_id] for job_id, one in outcomes.items()}
+
+    async def _answered_before(self, caller: Caller, drafts: Sequence[Draft]) -> dict[str, Outcome]:
+        """Foretell outcomes that are told without a write: what they tell of stored jobs is durable."""
+        outcomes = await self._foretell(caller, drafts)
+        if not all(map(_is_new, outcomes.values())):
             await self.jobs.confirm()
-        for job_id, refusal in refusals.items():
-            if not isinstance(outcomes[job_id], CreatedJob) or _is_new(outcomes[job_id]):
-                outcomes[job_id] = refusal
         return outcomes
 
     async def _foretell(self, caller: Caller, drafts: Sequence[Draft]) -> dict[str, Outcome]:
@@ -252,6 +256,10 @@ class CreateJobs:
 
 def _is_new(outcome: Outcome) -> bool:
     return isinstance(outcome, CreatedJob) and not outcome.replayed
+
+
+def _is_replay(outcome: Outcome) -> bool:
+    return isinstance(outcome, CreatedJob) and outcome.replayed
 
 
 def _check(submission: Submission, now: datetime, least: timedelta) -> None:
