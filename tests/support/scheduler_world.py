@@ -78,6 +78,22 @@ class Orgs:
         return OrgSettings(org_id, 10, 10, 10, job_failed_callback_url=self.callback_urls.get(org_id, ""))
 
 
+class AmpleOrg:
+    """Implements `OrgSettingsReader` and `OrgUsage` of an org that may have all it wants."""
+
+    async def read(self, org_id: str) -> OrgSettings:
+        return OrgSettings(org_id, 10_000, 10**9, 10_000)
+
+    async def job_count(self, org_id: str, max_age_seconds: float) -> int:
+        return 0
+
+    def add_jobs(self, org_id: str, count: int) -> None:
+        return
+
+    async def stored_bytes(self, org_id: str) -> int:
+        return 0
+
+
 class World:
     """One scheduler; its replicas differ in nothing, so calls at once are calls of several replicas."""
 

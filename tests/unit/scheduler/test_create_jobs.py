@@ -10,7 +10,6 @@ import pytest
 
 from libs.common.errors import AlreadyExistsError, InvalidArgumentError
 from services.scheduler.domain.job import Job, JobDefinition, RetryPolicy
-from services.scheduler.domain.org import OrgSettings
 from services.scheduler.domain.schedule import Cron, Schedule
 from services.scheduler.usecases.audit import JobAudit
 from services.scheduler.usecases.caller import Caller, OrgScope
@@ -18,25 +17,9 @@ from services.scheduler.usecases.create_jobs import CreatedJob, CreateJobs, Subm
 from services.scheduler.usecases.org_settings import OrgQuotas
 from services.scheduler.usecases.resubmission import JudgeResubmission
 from tests.support.scheduler_values import CALLER, NOW, SCOPE, a_definition, at, once
-from tests.support.scheduler_world import Death, NoFields, World
+from tests.support.scheduler_world import AmpleOrg, Death, NoFields, World
 
 WINDOW = timedelta(minutes=5)
-
-
-class AmpleOrg:
-    """Implements `OrgSettingsReader` and `OrgUsage` of an org that may have all it wants."""
-
-    async def read(self, org_id: str) -> OrgSettings:
-        return OrgSettings(org_id, 10_000, 10**9, 10_000)
-
-    async def job_count(self, org_id: str, max_age_seconds: float) -> int:
-        return 0
-
-    def add_jobs(self, org_id: str, count: int) -> None:
-        return
-
-    async def stored_bytes(self, org_id: str) -> int:
-        return 0
 
 
 @pytest.fixture

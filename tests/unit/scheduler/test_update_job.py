@@ -10,34 +10,17 @@ import pytest
 from libs.common.errors import FailedPreconditionError
 from services.scheduler.domain.execution import ExecutionState
 from services.scheduler.domain.job import Job, JobState
-from services.scheduler.domain.org import OrgSettings
 from services.scheduler.domain.schedule import Cron, Schedule
 from services.scheduler.usecases.audit import JobAudit
 from services.scheduler.usecases.explain_job import ExplainJob, Window
 from services.scheduler.usecases.org_settings import OrgQuotas
 from services.scheduler.usecases.update_job import UpdateJob
 from tests.support.scheduler_values import CALLER, EVERY_MINUTE, HOUR, MINUTE, RETENTION, a_definition, a_job, at
-from tests.support.scheduler_world import NoFields, World
+from tests.support.scheduler_world import AmpleOrg, NoFields, World
 
 S = ExecutionState
 DROPPED = Schedule(Cron("* * * * *"), "Mars/Phobos")
 """A zone that a newer time zone database has dropped."""
-
-
-class AmpleOrg:
-    """Implements `OrgSettingsReader` and `OrgUsage` of an org that may have all it wants."""
-
-    async def read(self, org_id: str) -> OrgSettings:
-        return OrgSettings(org_id, 10_000, 10**9, 10_000)
-
-    async def job_count(self, org_id: str, max_age_seconds: float) -> int:
-        return 0
-
-    def add_jobs(self, org_id: str, count: int) -> None:
-        return
-
-    async def stored_bytes(self, org_id: str) -> int:
-        return 0
 
 
 @pytest.fixture
