@@ -15,6 +15,7 @@ from libs.common.errors import NotFoundError
 from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
 from services.scheduler.adapters.mongo.cancel_writes import CancelWrites
 from services.scheduler.adapters.mongo.codec import Codec, Document
+from services.scheduler.adapters.mongo.confirmed_reads import confirm_reads
 from services.scheduler.adapters.mongo.documents import ExecutionDocument
 from services.scheduler.adapters.mongo.due_filters import ended_waits
 from services.scheduler.adapters.mongo.duplicate_keys import only_duplicates
@@ -123,8 +124,7 @@ class MongoExecutionStore(LeaseWrites, CancelWrites, WaitingWrites):
 
     async def confirm(self) -> None:
         """Return when all that was read before is durable."""
-        # It matches nothing, and is acknowledged when a majority has all that came before it.
-        await self._executions.update_one({"_id": ""}, {"$unset": {"state": ""}})
+        await confirm_reads(self._executions)
 
     async def load_with_answers(self, execution_ids: Collection[str]) -> Mapping[str, Execution]:
         """Return the executions that exist, by id, of any org, with their answers but not the answers' bytes."""

@@ -19,6 +19,7 @@ from libs.common.instants import truncate_to_millis
 from services.scheduler.adapters.audit_trail import mark_event_stored
 from services.scheduler.adapters.mongo.audit_outbox import AuditOutbox
 from services.scheduler.adapters.mongo.codec import Document
+from services.scheduler.adapters.mongo.confirmed_reads import confirm_reads
 from services.scheduler.adapters.mongo.documents import JobDocument
 from services.scheduler.adapters.mongo.due_filters import due_jobs
 from services.scheduler.adapters.mongo.duplicate_keys import only_duplicates
@@ -186,8 +187,7 @@ class MongoJobStore:
 
     async def confirm(self) -> None:
         """Return when all that was read before is durable."""
-        # It matches nothing, and is acknowledged when a majority has all that came before it.
-        await self._jobs.update_one({"_id": ""}, {"$unset": {"state": ""}})
+        await confirm_reads(self._jobs)
 
     async def find_existing(self, job_ids: Collection[str]) -> frozenset[str]:
         """Return which of the jobs exist, whether this version can read them or not."""
