@@ -5,15 +5,14 @@ On the way out nothing is hidden here; what callers get to see is `job_mapping`'
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime, time
 from functools import lru_cache
 
 from punctual.v1 import job_pb2, schedule_pb2
 
-from libs.common.errors import FieldViolation, InvalidArgumentError
+from libs.common.errors import InvalidArgumentError
 from services.scheduler.adapters.rpc.enum_values import choose
-from services.scheduler.adapters.rpc.part_reading import Problems
+from services.scheduler.adapters.rpc.part_reading import Problems, refuse
 from services.scheduler.adapters.rpc.policy_mapping import (
     REMEMBERED,
     check_paths,
@@ -111,7 +110,7 @@ def to_definition(message: job_pb2.Job, *, complete: bool = False) -> JobDefinit
 
 
 def _to_labels(message: job_pb2.Job) -> dict[str, str]:
-    _refuse(check_label_count(len(message.labels)))
+    refuse(check_label_count(len(message.labels)))
     return dict(message.labels)
 
 
@@ -133,7 +132,7 @@ def _to_target(message: job_pb2.Target, headers: tuple[Header, ...], body: Body 
 
 
 def _to_headers(target: job_pb2.Target) -> tuple[Header, ...]:
-    _refuse(check_header_count(len(target.headers), "target.headers"))
+    refuse(check_header_count(len(target.headers), "target.headers"))
     return tuple(with_sensitivity(Header(header.name, header.value, header.sensitive)) for header in target.headers)
 
 
@@ -149,13 +148,6 @@ def _to_body(target: job_pb2.Target) -> Body | None:
             return Body(template=message.template)
         case None:
             raise InvalidArgumentError.of("target.body.form", "REQUIRED", "one of preset and template is required")
-
-
-def _refuse(too_many: Iterable[FieldViolation]) -> None:
-    """Refuse what is too many before it is read: a message has room for millions of empty ones."""
-    violations = list(too_many)
-    if violations:
-        raise InvalidArgumentError(violations)
 
 
 _read_schedule = remembered(schedule_pb2.Schedule, to_schedule)

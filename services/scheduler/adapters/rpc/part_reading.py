@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from libs.common.errors import FieldViolation, InvalidArgumentError
@@ -20,3 +20,12 @@ class Problems(list[FieldViolation]):
         except InvalidArgumentError as error:
             self.extend(error.violations)
             return fallback
+
+
+def refuse(violations: Iterable[FieldViolation]) -> None:
+    """Raise InvalidArgumentError if anything is wrong.
+
+    What is too many is refused so before it is read: a message has room for millions of empty items.
+    """
+    if found := list(violations):
+        raise InvalidArgumentError(found)

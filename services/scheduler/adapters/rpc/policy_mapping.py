@@ -15,9 +15,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from punctual.v1 import job_pb2
 
-from libs.common.errors import FieldViolation, InvalidArgumentError
+from libs.common.errors import FieldViolation
 from services.scheduler.adapters.rpc.enum_values import choose
 from services.scheduler.adapters.rpc.json_paths import path_problem
+from services.scheduler.adapters.rpc.part_reading import refuse
 from services.scheduler.adapters.rpc.times import to_duration, to_span
 from services.scheduler.domain.definition_rules import check_count
 from services.scheduler.domain.job import (
@@ -93,16 +94,12 @@ def _to_catch_up(message: job_pb2.CatchUpPolicy) -> CatchUpPolicy:
 
 def _check_paths(message: job_pb2.ResponsePolicy) -> None:
     """Raise InvalidArgumentError with every JSONPath of a response policy that no executor evaluates."""
-    problems = [violation for index, check in enumerate(message.checks) for violation in _bad_paths(index, check)]
-    if problems:
-        raise InvalidArgumentError(problems)
+    refuse(violation for index, check in enumerate(message.checks) for violation in _bad_paths(index, check))
 
 
 def _to_response(message: job_pb2.ResponsePolicy) -> ResponsePolicy:
     # First: to read the path of a check takes up to some milliseconds, and a message has room for thousands.
-    too_many = list(check_count(len(message.checks)))
-    if too_many:
-        raise InvalidArgumentError(too_many)
+    refuse(check_count(len(message.checks)))
     return ResponsePolicy(
         success_codes=tuple(message.success_codes),
         checks=tuple(_to_check(check) for check in message.checks),
